@@ -15,7 +15,6 @@ default strategy, and 323 kB, busy 0.48 and cpu 0.33 with `direct`.
 import argparse
 import json
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -30,13 +29,13 @@ from typing import Any
 
 from playwright.sync_api import Page, sync_playwright
 
+from evaluation.backends.browser.chromium import find_chromium
 from streaming import strategies
 
 CHUNK_BYTES, GAP_S = 8, 0.02
 PROVIDER, VARIABLE = "llama-server", "LLAMA_SERVER_BASE_URL"
 """The upstream's name on the page, and the environment variable with its address."""
 _SAMPLE_WORDS = ("evening", "another", "passage", "through", "written", "between", "measure", "nothing")
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
 _TASK_EVENT, _CATEGORIES = "RunTask", ["disabled-by-default-devtools.timeline", "__metadata"]
 _WAIT_TIMEOUT_MS = 120_000
@@ -133,7 +132,13 @@ def _main_thread_usage_s(events: list[dict[str, Any]]) -> tuple[float, float]:
 def run_service(variables: dict[str, str]) -> Iterator[str]:
     """Run the service with the page on a free port, and yield its address."""
     assignments = [f"{name}={value}" for name, value in variables.items()]
-    command = ["env", "RATE_LIMIT=off", *assignments, sys.executable, "app.py", "--port", "0"]
+    with run_server("env", "RATE_LIMIT=off", *assignments, sys.executable, "app.py", "--port", "0") as address:
+        yield address
+
+
+@contextmanager
+def run_server(*command: str) -> Iterator[str]:
+    """Run a server that prints its address, and yield the address."""
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None  # it is a pipe
         try:
@@ -144,7 +149,9 @@ def run_service(variables: dict[str, str]) -> Iterator[str]:
 
 def _measure_answer(page: Page, chunks: int, strategy: str) -> PageCost:
     """Request an answer with this number of chunks in an empty conversation, and return its cost."""
-    page.locator("#sg-settings").get_by_label("Longest answer, in tokens", exact=True).fill(str(chunks))
+    page.locator("#sg-settings .toggle-button").click()
+    page.locator("#sg-settings").get_by_label("Max tokens", exact=True).fill(str(chunks))
+    page.locator("#sg-settings .toggle-button").click()
     picker = page.locator("#sg-strategy input")
     picker.fill(strategy)
     picker.press("Enter")
@@ -166,7 +173,7 @@ def main() -> None:
     parser = argparse.ArgumentParser("python -m benchmarks.page", description=__doc__)
     parser.add_argument("--chunks", type=int, default=800)
     chunks = parser.parse_args().chunks
-    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    path = find_chromium()
     with run_upstream() as address, run_service({VARIABLE: address}) as url, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
         page = browser.new_page(viewport={"width": 1280, "height": 860})

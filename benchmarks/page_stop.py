@@ -12,7 +12,6 @@ run in separate processes.
 
 import argparse
 import json
-import shutil
 import signal
 import socket
 import statistics
@@ -28,7 +27,8 @@ from urllib.parse import urlsplit
 
 from playwright.sync_api import Page, sync_playwright
 
-from benchmarks.page import BROWSERS, FLAGS, run_service
+from benchmarks.page import FLAGS, run_service
+from evaluation.backends.browser.chromium import find_chromium
 from simulator.server import read_log
 
 TARGET_S = 1.0
@@ -89,11 +89,11 @@ def stop_page_s(page: Page, upstream: Simulator, state: str) -> float:
     pause = lambda: page.wait_for_timeout(10)  # noqa: E731 - the browser must process its events meanwhile
     upstream.wait_for(model, "received", received + 1, pause)
     if state == "streaming":
-        page.locator("#sg-chat [data-testid=bot]").last.wait_for()
+        page.locator("#sg-chat [data-testid=bot]:not(:has(.sg-who))").last.wait_for()
     pressed_s = time.monotonic()
-    page.locator("#sg-stop").click()
+    page.locator("#sg-message button.stop-button").click()
     took_s = upstream.wait_for(model, "closed", closed + 1, pause) - pressed_s
-    page.locator("#sg-stop").wait_for(state="hidden")
+    page.locator("#sg-message button.stop-button").wait_for(state="detached")
     return took_s
 
 
@@ -137,7 +137,7 @@ def main() -> None:
     parser = argparse.ArgumentParser("python -m benchmarks.page_stop", description=__doc__)
     parser.add_argument("--rounds", type=int, default=20)
     rounds = parser.parse_args().rounds
-    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    path = find_chromium()
     with simulator() as upstream, run_service({VARIABLE: f"{upstream.url}/v1"}) as url, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
         page = browser.new_page(viewport={"width": 1280, "height": 860})

@@ -14,13 +14,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from benchmarks._known_truth import Design, Floats, Noise, draw_latencies, make_run
-from evaluation.analysis import compare, paired, slo, statistics, verdicts
+from evaluation.analysis import compare, paired, slo, slo_checks, statistics, verdicts
 from evaluation.analysis.paired import LEVEL
 
 DESIGNS = (Design(24), Design(3, 3), Design(6), Design(10, 3), Design(30))
 SIGMAS = (0.1, 0.3, 0.6)
 REPETITIONS = 400
-RUNS = 150
+RUNS = 300
 LIMIT_S = 0.8
 SLACK = 2.33
 """Standard errors by which a simulated share may miss its bound by chance (1 in 100)."""
@@ -146,6 +146,44 @@ def check_traps(rng: np.random.Generator) -> Iterator[Finding]:
     yield Finding("failure trap: A better", failing / RUNS, RUNS, high=0.0)
 
 
+def check_hostile_noise(rng: np.random.Generator) -> Iterator[Finding]:
+    """Yield how often equal providers are told apart under noise that no model of the comparison has."""
+    prompts = list(range(24))
+    kinds: dict[str, tuple[Callable[[int], Floats], float]] = {
+        "Pareto tails (1.5)": (lambda n: 0.3 * (1 + rng.pareto(1.5, n)), 0.05),
+        "exponential": (lambda n: rng.exponential(0.3, n), 0.05),
+        "two modes": (lambda n: np.where(rng.random(n) < 0.5, 0.2, 0.8) * np.exp(rng.normal(0, 0.05, n)), 0.05),
+        "cold starts, 10 % × 10": (
+            lambda n: np.where(rng.random(n) < 0.1, 2, 0.2) * np.exp(rng.normal(0, 0.05, n)),
+            0.05,
+        ),
+        "ticks of 50 ms": (lambda n: np.round(0.3 * np.exp(rng.normal(0, 0.2, n)) / 0.05) * 0.05, 0.05),
+        "0.5 ms ± 0.2": (lambda n: np.abs(rng.normal(0.0005, 0.0002, n)), 0.05),
+        "20 % failures each": (lambda n: np.where(rng.random(n) < 0.2, np.inf, np.exp(rng.normal(0, 0.3, n))), 0.05),
+        "40 % missing": (lambda n: np.where(rng.random(n) < 0.4, np.nan, np.exp(rng.normal(0, 0.3, n))), 0.05),
+        "drift, correlation 0.3": (lambda n: _draw_drift(rng, n, 0.3), 0.10),
+        "drift, correlation 0.6": (lambda n: _draw_drift(rng, n, 0.6), 0.10),
+    }
+    for kind, (draw, most) in kinds.items():
+        found = [paired.compare_pairs(draw(24), draw(24), prompts) for _ in range(4 * REPETITIONS)]
+        alarms = sum(one.p_value <= LEVEL for one in found)
+        yield Finding(f"claim about equal providers, 24 × 1, {kind}", alarms / len(found), len(found), high=most)
+    for n in (3, 4, 5, 6):
+        drawn = (np.exp(rng.normal(0, 0.3, (2, n))) for _ in range(4 * REPETITIONS))
+        found = [paired.compare_pairs(a, b, range(n)) for a, b in drawn]
+        alarms = sum(one.p_value <= LEVEL for one in found)
+        yield Finding(f"claim about equal providers, {n} × 1", alarms / len(found), len(found), high=0.05)
+
+
+def _draw_drift(rng: np.random.Generator, n: int, correlation: float) -> Floats:
+    """Return latencies of a provider that is slower for some minutes at a time: an autoregressive process."""
+    logs = [rng.normal(0, 0.3)]
+    while len(logs) < n:
+        logs.append(correlation * logs[-1] + rng.normal(0, 0.3 * math.sqrt(1 - correlation**2)))
+    result: Floats = 0.3 * np.exp(np.asarray(logs))
+    return result
+
+
 def check_objectives(rng: np.random.Generator) -> Iterator[Finding]:
     """Yield how often `ttft_p95<800ms` is met at a true p95 above and below the limit."""
     objectives = slo.parse_slo("ttft_p95<800ms")
@@ -156,7 +194,7 @@ def check_objectives(rng: np.random.Generator) -> Iterator[Finding]:
             met = 0
             for _ in range(RUNS):
                 latency_s = LIMIT_S * factor * np.exp(rng.normal(0, 0.3, n) - 1.645 * 0.3)
-                met += slo.check_objectives(make_run(Design(n), {"a": latency_s}), objectives)[0].met
+                met += slo_checks.check_objectives(make_run(Design(n), {"a": latency_s}), objectives)[0].met
             yield Finding(f"met at a true p95 of {factor:.0%} of the limit, n = {n}", met / RUNS, RUNS, low, high)
 
 
@@ -169,7 +207,7 @@ def main() -> int:
         for noise in (*(Noise(sigma=sigma) for sigma in SIGMAS), Noise(heavy=True))
     ]
     checks += [lambda: check_gap_coverage(rng), lambda: check_power(rng), lambda: check_false_alarms(rng)]
-    checks += [lambda: check_traps(rng), lambda: check_objectives(rng)]
+    checks += [lambda: check_hostile_noise(rng), lambda: check_traps(rng), lambda: check_objectives(rng)]
     findings = []
     for check in checks:
         for finding in check():

@@ -111,7 +111,12 @@ def new_manifest(run_id: str, scenario: Scenario, planned: tuple[PlannedTrial, .
 
 def plan_facts(scenario: Scenario, planned: Sequence[PlannedTrial]) -> dict[str, Any]:
     """Return the scenario of a run and the order of its trials, which a resumed run may extend."""
-    order = [[p.number, p.block, p.repeat, p.prompt.id, p.provider, p.strategy, p.transport, p.effort] for p in planned]
+    order = [
+        [p.number, p.block, p.repeat, p.prompt.id, p.provider, p.strategy, p.transport, p.effort]
+        + ([] if p.level is None and p.turn == 1 else [p.level])
+        + ([] if p.turn == 1 else [p.turn])
+        for p in planned
+    ]
     return {"trials_planned": len(planned), "scenario": asdict(scenario), "nonce": scenario.nonce, "order": order}
 
 
@@ -206,6 +211,34 @@ class _Cells(_ManifestPart):
     transport: Transport
 
 
+class _ManifestLength(_ManifestPart):
+    mean: WholeNumber
+    sd: WholeNumber
+
+
+class _ManifestShape(_ManifestPart):
+    name: str
+    spread: str
+    input: _ManifestLength
+    output: _ManifestLength
+
+
+class _ManifestWorkload(_ManifestPart):
+    shapes: list[_ManifestShape]
+    shared_prefix: Number
+
+
+class _ManifestTrace(_ManifestPart):
+    name: str
+    speed_up: Number
+    repeated_share: Number = 0.0
+
+
+class _WorkloadText(_ManifestPart):
+    lengths_by: str
+    template_tokens: WholeNumber | None = None
+
+
 class _ManifestScenario(_Cells):
     """The scenario of a run that sent requests, as opposed to a replay of recordings."""
 
@@ -218,12 +251,18 @@ class _ManifestScenario(_Cells):
     concurrency: WholeNumber
     rate: Number | None
     arrivals: str = ""
+    burstiness: Number | None = None
     url: str | None = None
     effort: list[str] = []
+    levels: list[Number] = []
+    sweep_to: WholeNumber | None = None
+    workload: _ManifestWorkload | None = None
+    trace: _ManifestTrace | None = None
 
 
 class _ManifestLoad(_ManifestPart):
     concurrency_max: WholeNumber
+    level: Number | None = None
     shortfall: str | None = None
     asked_rate_per_s: Number | None = None
     drawn_rate_per_s: Number | None = None
@@ -245,9 +284,28 @@ class _Measures(_ManifestPart):
     qoe: _Qoe = _Qoe(chars_per_s=1.0)
 
 
+class _KnownDelay(_ManifestPart):
+    known_delay_s: Number
+    frames_per_s: Number = 60.0
+    median_s: Number
+    p95_s: Number
+
+
+class _PaintingError(_ManifestPart):
+    clock_error_s: Number
+    seen: list[_KnownDelay]
+
+
 class _ManifestInstrument(_ManifestPart):
     real_time_priority: bool | None = None
     measured_otherwise: dict[str, str] = {}
+    painting: _PaintingError | None = None
+
+
+class _ManifestScrape(_ManifestPart):
+    url: str
+    server: str | None = None
+    problem: str | None = None
 
 
 class _Manifest(_ManifestPart):
@@ -271,6 +329,10 @@ class _Manifest(_ManifestPart):
     warm_up: dict[str, list[str]] = {}
     instrument: list[_ManifestInstrument] = []
     loads: list[_ManifestLoad] = []
+    workload_texts: dict[str, _WorkloadText] = {}
+    load: dict[str, Any] = {}
+    slo: list[str] = []
+    scrape: _ManifestScrape | None = None
     measures: _Measures = _Measures()
     instrument_error: dict[str, Any] | None = None
     scenario: dict[str, Any] = {}

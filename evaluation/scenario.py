@@ -1,6 +1,5 @@
 """The scenario of a run and the order of its trials: pure, seeded, in blocks, so that drift affects all cells alike."""
 
-import hashlib
 import random
 import re
 from collections.abc import Iterable, Sequence
@@ -8,25 +7,25 @@ from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Literal
 
+from evaluation import arrivals
 from evaluation.metrics.experience import ReaderModel, TokenDeadlines
-from evaluation.prompts.prompt_file import Prompt
+from evaluation.prompts.prompt_file import Prompt, Turn
+from evaluation.transports import BROWSER, IN_PROCESS, TRANSPORTS, BrowserTransport, PageSelectors, transport_kind
+from evaluation.workloads.request_trace import RequestTrace
+from evaluation.workloads.workload import Workload
 from streaming import strategies
 from streaming.errors import UsageError
 from streaming.messages import EFFORT_PATTERN
 
-IN_PROCESS = "in-process"
-TRANSPORTS = (IN_PROCESS, "sse", "websocket", "openai")
-"""How a request is sent: through the pipeline in this process, or to the service over one of its transports."""
 CONNECTIONS = ("new", "keep-alive")
 """A new connection for each request over timestamped sockets, or one that an earlier request has left open."""
-ARRIVALS = ("constant", "poisson")
 MAX_TRIALS = 1_000_000
+_FREE_PROVIDERS = ("local", "sim")
 MAX_TEMPERATURE = 2.0
 """The highest temperature that any known provider takes."""
 MAX_RETRIES = 20
-OPENING_CHARS = 1024
-"""Prompts that agree in their first characters, as many as these, may be answered from the same cache."""
 MAX_RATE = 1000.0
+MAX_CONCURRENCY = 10_000
 """Requests per second. The event loop's timers resolve 1 ms, so that a higher rate could not be held."""
 
 
@@ -44,17 +43,21 @@ class Scenario:
 
     Closed loop (no `rate`): `concurrency` answers of each provider run at a time, and the next starts when one ends;
     with a concurrency of 1 the providers take turns, so that none disturbs another. Open loop: requests start at `rate`
-    per second, however many are under way, at intervals set by `arrivals`. Each provider first answers `warm_up`
-    unrecorded requests. With `retries` 0 a failed request is not retried; there is never a fallback. A `temperature` of
-    None and an empty `effort` leave the setting to the provider; with several efforts each is one more cell. Transports
-    other than in-process send to the service at `url`, or, if that is None, to a service started for the run; the
-    service retries by its own rules.
+    per second, however many are under way, at intervals set by `arrivals` and `burstiness`. Each provider first answers
+    `warm_up` unrecorded requests. With `retries` 0 a failed request is not retried; there is never a fallback. A
+    `temperature` of None and an empty `effort` leave the setting to the provider; with several efforts each is one more
+    cell. Transports other than in-process send to the service at `url`, or, if that is None, to a service started for
+    the run; the service retries by its own rules.
 
     `fresh` puts a nonce before each prompt, so that no cache answers it; None does so only where several cells of a
     provider ask the same prompt, which must not be answered from each other's cache: one nonce a cell. `warm` asks each
     prompt once unrecorded, so that every recorded trial repeats it. `deadlines` and `reader` are those of fluidity and
-    QoE. Raises InvalidScenarioError when a value cannot be
-    run.
+    QoE. A prompt's own `max_tokens` replaces that of the scenario. `page` is the page that a browser reads on, None for
+    this project's own; with `stop_after_s` the browser stops each answer so long after its first text. A sweep runs at
+    each of `levels`, or searches for the knee up to `sweep_to` concurrent answers: see `evaluation.levels`. The prompts
+    of a `workload` have texts that are generated, by default for each trial another one, so that no cache answers. The
+    turns of a conversation follow each other, `think_s` seconds after an answer: a load is then of conversations.
+    Raises InvalidScenarioError when a value cannot be run.
     """
 
     providers: tuple[str, ...]
@@ -67,6 +70,7 @@ class Scenario:
     concurrency: int = 1
     rate: float | None = None
     arrivals: str = "constant"
+    burstiness: float | None = None
     warm_up: int = 1
     retries: int = 0
     transport: tuple[str, ...] = (IN_PROCESS,)
@@ -77,6 +81,14 @@ class Scenario:
     connection: Literal["new", "keep-alive"] = "new"
     deadlines: TokenDeadlines = field(default_factory=TokenDeadlines)
     reader: ReaderModel = field(default_factory=ReaderModel)
+    page: PageSelectors | None = None
+    stop_after_s: float | None = None
+    levels: tuple[float, ...] = ()
+    sweep_to: int | None = None
+    level_answers: int | None = None
+    workload: Workload | None = None
+    trace: RequestTrace | None = None
+    think_s: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("providers", "strategies", "prompts", "transport"):
@@ -113,36 +125,68 @@ class Scenario:
 
     def _check_transport(self) -> None:
         for name in self.transport:
-            if name not in TRANSPORTS:
+            if transport_kind(name) == BROWSER:
+                self._check_browser(name)
+            elif name not in TRANSPORTS:
                 raise InvalidScenarioError(
                     "transport", f"transport: {name!r} is unknown (use one or more of {', '.join(TRANSPORTS)})"
                 )
-        if not self.service_transports:
-            if self.url is not None:
-                raise InvalidScenarioError(
-                    "url", "url: not used by any transport (add --transport sse, websocket or openai)"
-                )
-            return
-        if self.retries:
+        self._check_unused()
+        if self.service_transports and self.retries:
             raise InvalidScenarioError(
                 "retries",
                 "retries: only supported in-process (leave them out: the service retries by its own rules)",
             )
-        if any(name.partition(":")[0] == "replay" for name in self.providers):
+        if self.service_transports and any(name.partition(":")[0] == "replay" for name in self.providers):
             raise InvalidScenarioError("providers", "replay: only supported in-process (use --transport in-process)")
+
+    def _check_unused(self) -> None:
+        """Raise InvalidScenarioError for an option that no transport uses."""
+        if self.url is not None and not self.service_transports:
+            raise InvalidScenarioError(
+                "url", "url: not used by any transport (add --transport sse, websocket, openai or browser)"
+            )
+        for key, value in (("page_url", self.page), ("stop_after", self.stop_after_s)):
+            if value is not None and not self.uses_browser:
+                words = f"{key.replace('_', '-')}: not used by any transport (add --transport {BROWSER})"
+                raise InvalidScenarioError(key, words)
+
+    def _check_browser(self, name: str) -> None:
+        try:
+            way = BrowserTransport.parse(name)
+        except UsageError as error:
+            raise InvalidScenarioError("transport", str(error)) from None
+        if self.concurrency != 1 or self.rate is not None:
+            key = "rate" if self.rate is not None else "concurrency"
+            words = f"{key}: a browser reads one answer at a time (leave it out, or use another transport)"
+            raise InvalidScenarioError(key, words)
+        if (way.page == "custom") != (self.page is not None):
+            words = "transport: browser:custom and --page-url need each other (set both, or neither)"
+            raise InvalidScenarioError("transport", words)
+        if self.page is not None and len(self.providers) * len(self.strategies) > 1:
+            words = "providers: the page of --page-url decides who answers (name one provider and one strategy)"
+            raise InvalidScenarioError("providers", words)
+        paid = [provider for provider in self.providers if provider.partition(":")[0] not in _FREE_PROVIDERS]
+        if way.columns > 1 and paid:
+            words = f"transport: columns ask more often than the rows say, so not of {paid[0]} (use local or sim)"
+            raise InvalidScenarioError("transport", words)
 
     def _check_load(self) -> None:
         if self.connection not in CONNECTIONS:
             raise InvalidScenarioError(
                 "connection", f"connection: {self.connection!r} is unknown (use {' or '.join(CONNECTIONS)})"
             )
-        if self.arrivals not in ARRIVALS:
-            raise InvalidScenarioError(
-                "arrivals", f"arrivals: {self.arrivals!r} is unknown (use {' or '.join(ARRIVALS)})"
-            )
+        if (problem := arrivals.find_problem(self.arrivals, self.burstiness, self.rate)) is not None:
+            raise InvalidScenarioError(*problem)
+        if self.trace is not None and max(self.trials / len(self.prompts), len(self.levels) + 1) > 1:
+            words = "trace: is sent once, as it was (name one provider, strategy, transport and effort, and no repeats)"
+            raise InvalidScenarioError("trace", words)
+        self._check_levels()
+        if self.concurrency > MAX_CONCURRENCY:
+            raise InvalidScenarioError("concurrency", f"concurrency: too many (use at most {MAX_CONCURRENCY})")
         if self.rate is None:
             return
-        if not 0 < self.rate <= MAX_RATE:
+        if not 0 < max([self.rate, *self.levels]) <= MAX_RATE:
             raise InvalidScenarioError(
                 "rate", f"rate: out of range (use more than 0, at most {MAX_RATE:g} requests per second)"
             )
@@ -151,10 +195,19 @@ class Scenario:
                 "rate", "rate and concurrency: both are set (set one; an open loop does not limit concurrency)"
             )
 
+    def _check_levels(self) -> None:
+        if self.level_answers is not None and not self.is_sweep:
+            raise InvalidScenarioError("level_answers", "level-answers: only used by a sweep (name several levels)")
+        if len(set(self.levels)) < len(self.levels):
+            raise InvalidScenarioError("concurrency" if self.rate is None else "rate", "levels: one is repeated")
+        if self.rate is None and max([self.sweep_to or 1, *self.levels]) > MAX_CONCURRENCY:
+            raise InvalidScenarioError("concurrency", f"concurrency: too many (use at most {MAX_CONCURRENCY})")
+
     @property
     def trials(self) -> int:
         """The number of trials, without warm-up."""
-        return len(self.providers) * self.cells_per_provider * len(self.prompts) * self.repeats
+        turns = sum(1 + len(prompt.turns) for prompt in self.prompts)
+        return len(self.providers) * self.cells_per_provider * turns * self.repeats
 
     @property
     def cells_per_provider(self) -> int:
@@ -164,9 +217,14 @@ class Scenario:
     @property
     def nonce(self) -> Literal["trial", "cell"] | None:
         """What has a nonce of its own before its prompts: each trial, each cell, or None if prompts are sent as is."""
-        if self.fresh:
+        if self.fresh or ((self.is_sweep or self.workload or self.trace) and self.fresh is None and not self.warm):
             return "trial"
         return "cell" if self.fresh is None and self.cells_per_provider > 1 else None
+
+    @property
+    def is_sweep(self) -> bool:
+        """Whether the run has several levels of load."""
+        return bool(self.levels) or self.sweep_to is not None
 
     @property
     def keeps_alive(self) -> bool:
@@ -176,6 +234,8 @@ class Scenario:
     @property
     def streams(self) -> int:
         """The number of answers that a closed loop has under way at a time."""
+        if self.is_sweep:
+            return int(max(self.levels, default=self.sweep_to or 1)) * len(self.providers)
         return self.concurrency * (len(self.providers) if self.concurrency > 1 else 1)
 
     @property
@@ -183,22 +243,36 @@ class Scenario:
         """The load: requests per second of an open loop, else the number of concurrent answers."""
         return float(self.concurrency if self.rate is None else self.rate)
 
+    def max_tokens_of(self, prompt: Prompt) -> int:
+        """Return the limit of answers to a prompt: its own, or the scenario's."""
+        return self.max_tokens if prompt.max_tokens is None else prompt.max_tokens
+
+    def think_time_s(self, turn: Turn) -> float:
+        """Return the seconds between an answer and the next turn: the turn's own, or the scenario's."""
+        return self.think_s if turn.think_s is None else turn.think_s
+
     def trial_name(self, name: str, effort: str | None) -> str:
         """Return a provider's full name for the tables, with the effort if the run varies it."""
         return at_effort(name, effort) if len(self.effort) > 1 else name
 
     @property
+    def uses_browser(self) -> bool:
+        """Whether a browser reads any of the answers."""
+        return any(transport_kind(name) == BROWSER for name in self.transport)
+
+    @property
     def service_transports(self) -> tuple[str, ...]:
-        """The transports that send to the service: all but in-process."""
-        return tuple(name for name in self.transport if name != IN_PROCESS)
+        """The transports that send to the service: all but in-process, and a browser on a page of its own."""
+        return tuple(name for name in self.transport if name != IN_PROCESS and self.page is None)
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedTrial:
     """One planned trial; `number` counts from 1 in the order of the run, and so do `repeat` and `block`.
 
-    `nonce` names the nonce before the prompt: trials with equal ones have equal prompts; empty is none. `fresh`: the
-    provider has not been asked this prompt, or one with this opening, before in the run, so that no cache can answer.
+    `level` is the load of a sweep, None for other runs. `turn` is that of a conversation, from 1. `nonce` names the
+    nonce before the prompt: trials with equal ones have equal prompts; empty is none. `fresh`: the provider has not
+    been asked this prompt, or one with this opening, before in the run, so that no cache can answer.
     """
 
     number: int
@@ -209,6 +283,8 @@ class PlannedTrial:
     strategy: str
     transport: str = IN_PROCESS
     effort: str | None = None
+    level: float | None = None
+    turn: int = 1
     nonce: str = ""
     fresh: bool = True
 
@@ -220,23 +296,34 @@ def plan(scenario: Scenario, earlier: Sequence[PlannedTrial] = ()) -> tuple[Plan
     compared as a pair whatever drifts during the run. Every second block reverses the order of the block before it, so
     that of any two cells each comes first equally often: a provider that caches prompts favors the second. Equal
     scenarios return equal orders. `earlier` are the trials of the same run when it was planned with fewer repeats or
-    prompts: they keep their place, and the blocks that are new follow them.
+    prompts: they keep their place, and the blocks that are new follow them. Each turn of a conversation is a block.
     """
     known = {(trial.repeat, trial.prompt.id) for trial in earlier}
     rng = random.Random(f"order {scenario.seed} {len(earlier)}" if earlier else f"order {scenario.seed}")
     efforts = scenario.effort or (None,)
     cells = list(product(scenario.providers, scenario.strategies, scenario.transport, efforts))
     planned = list(earlier)
-    block = max((trial.block for trial in earlier), default=0)
+    block, place = max((trial.block for trial in earlier), default=0), len(known)
     for repeat in range(1, scenario.repeats + 1):
-        for prompt in rng.sample(scenario.prompts, len(scenario.prompts)):
+        for prompt in _order_prompts(scenario, rng):
             if (repeat, prompt.id) in known:
                 continue
-            block += 1
-            cells = cells[::-1] if block % 2 == 0 else rng.sample(cells, len(cells))
-            for cell in cells:
-                planned.append(PlannedTrial(len(planned) + 1, block, repeat, prompt, *cell))
+            place += 1
+            cells = cells[::-1] if place % 2 == 0 else rng.sample(cells, len(cells))
+            for cell, turn in product(cells, range(1, 2 + len(prompt.turns))):
+                planned.append(PlannedTrial(len(planned) + 1, block + turn, repeat, prompt, *cell, turn=turn))
+            block += 1 + len(prompt.turns)
     return tuple(_mark_fresh(planned, scenario))
+
+
+def _order_prompts(scenario: Scenario, rng: random.Random) -> Sequence[Prompt]:
+    """Return the prompts in random order, those of a trace as they came."""
+    return scenario.prompts if scenario.trace else _group_by_prefix(rng.sample(scenario.prompts, len(scenario.prompts)))
+
+
+def _group_by_prefix(prompts: list[Prompt]) -> list[Prompt]:
+    """Return prompts with the same shared prefix after each other, so that no other one displaces it from the cache."""
+    return sorted(prompts, key=lambda prompt: prompt.body.shape if prompt.body and prompt.body.shared_tokens else "")
 
 
 def _mark_fresh(planned: Iterable[PlannedTrial], scenario: Scenario) -> Iterable[PlannedTrial]:
@@ -245,8 +332,9 @@ def _mark_fresh(planned: Iterable[PlannedTrial], scenario: Scenario) -> Iterable
     for trial in planned:
         cell = f"{trial.strategy} {trial.transport} {trial.effort or ''}".rstrip()
         nonce = {None: "", "cell": cell, "trial": str(trial.number)}[scenario.nonce]
-        opening = trial.provider, nonce, trial.prompt.text[:OPENING_CHARS]
-        yield replace(trial, nonce=nonce, fresh=opening not in requests and not scenario.warm)
+        is_shared = trial.prompt.body is not None and trial.prompt.body.opening is not None
+        opening = trial.provider, "" if is_shared else nonce, trial.prompt.opening
+        yield replace(trial, nonce=nonce, fresh=opening not in requests and not scenario.warm and trial.turn == 1)
         requests.add(opening)
 
 
@@ -258,17 +346,6 @@ def warm_trials(scenario: Scenario, planned: Sequence[PlannedTrial]) -> tuple[Pl
     for trial in planned:
         first.setdefault((trial.provider, trial.strategy, trial.transport, trial.effort, trial.prompt.id), trial)
     return tuple(first.values())
-
-
-def prompt_text(planned: PlannedTrial, seed: str) -> str:
-    """Return the text that a trial sends: its prompt, after its nonce if it has one.
-
-    `seed` is the id of the run, or of the trial if each has its own nonce: two runs may follow each other within the
-    life of a cache.
-    """
-    if not planned.nonce:
-        return planned.prompt.text
-    return f"[{hashlib.sha256(f'{seed} {planned.nonce}'.encode()).hexdigest()[:12]}] {planned.prompt.text}"
 
 
 def strategy_names(text: str) -> tuple[str, ...]:
@@ -297,6 +374,11 @@ def transport_name(name: str, transport: str) -> str:
 def at_effort(name: str, effort: str | None) -> str:
     """Return a provider's name with the effort of the request, if any."""
     return name if effort is None else f"{name} effort {effort}"
+
+
+def at_load(name: str, level: float, *, is_open: bool) -> str:
+    """Return a provider's name with the load of a sweep."""
+    return f"{name} at {level:g}{'/s' if is_open else ''}"
 
 
 def display_name(name: str) -> str:

@@ -7,17 +7,18 @@ belong to a trial that was interrupted.
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, make_dataclass
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
+from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 from evaluation.metrics import METRICS, compute_metrics
-from evaluation.metrics.trial_metrics import MeasuredAnswer, TimedEvents, dropped_settings
+from evaluation.metrics.trial_metrics import MeasuredAnswer, TimedEvents
 from streaming.errors import UsageError
 from streaming.events import Event, Failed, Finish, Notice, TextDelta, ThinkingDelta, Usage
 from streaming.trace import parse_json_object
@@ -57,6 +58,10 @@ class TrialFacts:
             "of this run can have answered",
         ),
     ] = None
+    conversation: Annotated[
+        str | None, Column("", "the id of a conversation's first trial; empty for single turns")
+    ] = None
+    turn: Annotated[int | None, Column("count", "turn of the conversation, from 1; it waits for the one before")] = None
     outcome: Annotated[
         Literal["completed", "empty", "refused", "filtered", "truncated", "failed", "cancelled"],
         Column(
@@ -84,7 +89,12 @@ class TrialFacts:
     price_source: Annotated[str | None, Column("", "where the price comes from")] = None
     price_date: Annotated[str | None, Column("", "date of the price")] = None
     stamp_source: Annotated[
-        str | None, Column("", "kernel, callback or in-process: where the arrival timestamps come from")
+        str | None,
+        Column("", "where arrival timestamps come from: kernel, callback, in-process, service or browser"),
+    ] = None
+    peer_address: Annotated[
+        str | None,
+        Column("", "the IP address that took the connection, the proxy's if there is one; empty without a connection"),
     ] = None
     disturbed: Annotated[
         bool | None, Column("", "the trial's figures are outside the calibrated error of the instrument")
@@ -124,21 +134,25 @@ else:
 
 
 class EventRow(NamedTuple):
-    """One event at one end of a trial: `kind` is `source_` or `delivered_` followed by the type of the event.
+    """One event at one end of a trial: `kind` is `source_`, `delivered_` or `painted_`, and the type of the event.
 
-    A strategy merges and splits deltas, so the two ends are separate lists of rows, merged in chronological order and
-    numbered by `seq` from 0. The timestamp of the row's own end is in seconds since the request was sent; the other is
-    None. `chars` is the length of a delta, `tokens` the output tokens of a usage event: a delta is not a token.
+    A strategy and a page merge and split deltas, so the ends are separate lists of rows, merged in chronological order
+    and numbered by `seq` from 0. The timestamp of the row's own end is in seconds since the request was sent; the
+    others are None. `chars` is the length of a delta, `tokens` the output tokens of a usage event: a delta is not a
+    token.
     """
 
     run_id: Annotated[str, Column("", "the run")]
     trial_id: Annotated[str, Column("", "the trial")]
     seq: Annotated[int, Column("count", "number of the event within its trial, from 0")]
-    kind: Annotated[str, Column("", "`source_` or `delivered_`, and the event: text, thinking, usage, notice, …")]
+    kind: Annotated[
+        str, Column("", "`source_`, `delivered_` or `painted_`, and the event: text, thinking, usage, notice, …")
+    ]
     chars: Annotated[int | None, Column("count", "length of a delta in characters")]
     tokens: Annotated[int | None, Column("count", "output tokens of a usage event")]
     source_s: Annotated[float | None, Column("s", "arrival from the provider, since `sent`")]
     delivered_s: Annotated[float | None, Column("s", "departure towards the reader, since `sent`")]
+    painted_s: Annotated[float | None, Column("s", "presentation by a browser, since `sent`")] = None
 
 
 def _column_docs(row: type) -> dict[str, Column]:
@@ -153,6 +167,8 @@ TRIAL_TYPES: dict[str, Any] = get_type_hints(TrialFacts) | {m.name: m.value_type
 TRIAL_UNITS: dict[str, str] = {name: column.unit for name, column in FACTS.items() if column.unit} | {
     metric.name: metric.unit for metric in METRICS
 }
+trial_values: Callable[[Trial], tuple[Any, ...]] = attrgetter(*TRIAL_COLUMNS)
+"""Return the values of a trial in the order of `TRIAL_COLUMNS`."""
 EVENT_COLUMNS = EventRow._fields
 EVENT_TYPES: dict[str, Any] = get_type_hints(EventRow)
 _USD_COLUMNS = tuple(name for name, unit in TRIAL_UNITS.items() if unit == "USD")
@@ -167,7 +183,7 @@ _KIND_BY_EVENT: dict[type[Event], str] = {
 def build_trial(answer: MeasuredAnswer, **facts: Any) -> Trial:
     """Return the row of an answer; `facts` are the columns that are no metrics and that the answer does not report."""
     result = {name: value for name, value in answer.reported.items() if name in FACTS}
-    result |= {"outcome": answer.outcome, "dropped_settings": dropped_settings(answer.stamps)}
+    result |= {"outcome": answer.outcome, "dropped_settings": answer.dropped_settings}
     if answer.sent_s is not None:
         result["sent_monotonic_s"] = round(answer.sent_s, 9)
     if answer.intended_s is not None:
@@ -176,19 +192,22 @@ def build_trial(answer: MeasuredAnswer, **facts: Any) -> Trial:
 
 
 def event_rows(run_id: str, trial_id: str, timestamps: TimedEvents) -> Iterator[EventRow]:
-    """Yield the events of both ends in chronological order; at equal timestamps the source event comes first."""
+    """Yield the events of all ends in chronological order; at equal timestamps the source event comes first."""
     source = timestamps.source or ()
-    ends = [*source, *timestamps.delivered]
-    arrived = len(source)
-    for seq, place in enumerate(sorted(range(len(ends)), key=lambda place: ends[place].at_s)):
+    ends = [*source, *timestamps.delivered, *(timestamps.painted or ())]
+    arrived, left = len(source), len(source) + len(timestamps.delivered)
+    times_s = [timed.at_s for timed in ends]
+    for seq, place in enumerate(sorted(range(len(ends)), key=times_s.__getitem__)):
         event = ends[place].event
-        kind, at_s = _KIND_BY_EVENT[type(event)], round(ends[place].at_s - timestamps.sent_s, 9)
-        chars = len(event.text) if isinstance(event, (TextDelta, ThinkingDelta)) else None
-        tokens = event.output_tokens if isinstance(event, Usage) else None
+        kind, at_s = _KIND_BY_EVENT[type(event)], round(times_s[place] - timestamps.sent_s, 9)
+        chars = len(event.text) if type(event) is TextDelta or type(event) is ThinkingDelta else None
+        tokens = event.output_tokens if type(event) is Usage else None
         if place < arrived:
             yield EventRow(run_id, trial_id, seq, "source_" + kind, chars, tokens, at_s, None)
-        else:
+        elif place < left:
             yield EventRow(run_id, trial_id, seq, "delivered_" + kind, chars, tokens, None, at_s)
+        else:
+            yield EventRow(run_id, trial_id, seq, "painted_" + kind, chars, tokens, None, None, at_s)
 
 
 class Journal:
@@ -210,7 +229,7 @@ class Journal:
         """Write one finished trial after its events. Raises OSError, for example when the disk is full."""
         self.add_events(events)
         self._events.flush()
-        self._trials.write(_encode_json({name: getattr(trial, name) for name in TRIAL_COLUMNS}) + "\n")
+        self._trials.write(_encode_json(dict(zip(TRIAL_COLUMNS, trial_values(trial), strict=True))) + "\n")
         self._trials.flush()
 
     def sync(self) -> None:
@@ -232,20 +251,17 @@ class Journal:
 
 def _encode_event(event: EventRow) -> str:
     """Return an event as a JSON line. Most lines are events, and the general encoder takes four times as long."""
-    run_id, trial_id, seq, kind, chars, tokens, source_s, delivered_s = event
+    run_id, trial_id, seq, kind, chars, tokens, source_s, delivered_s, painted_s = event
+    total = (chars or 0) + (tokens or 0) + (source_s or 0.0) + (delivered_s or 0.0) + (painted_s or 0.0)
+    if total - total:  # nonzero for inf and nan, which JSON cannot represent
+        raise ValueError(f"an event's number cannot be infinite or NaN: {event}")
     return (
         f'{{"run_id":{_quote_json(run_id)},"trial_id":{_quote_json(trial_id)},"seq":{seq},"kind":{_quote_json(kind)},'
-        f'"chars":{_encode_number(chars)},"tokens":{_encode_number(tokens)},'
-        f'"source_s":{_encode_number(source_s)},"delivered_s":{_encode_number(delivered_s)}}}\n'
+        f'"chars":{"null" if chars is None else chars},"tokens":{"null" if tokens is None else tokens},'
+        f'"source_s":{"null" if source_s is None else source_s},'
+        f'"delivered_s":{"null" if delivered_s is None else delivered_s},'
+        f'"painted_s":{"null" if painted_s is None else painted_s}}}\n'
     )
-
-
-def _encode_number(value: float | None) -> str:
-    if value is None:
-        return "null"
-    if value - value:  # nonzero for inf and nan, which JSON cannot represent
-        raise ValueError(f"an event's number cannot be {value}")
-    return f"{value}"
 
 
 _quote_json = lru_cache(maxsize=256)(json.dumps)
@@ -305,8 +321,7 @@ def _check_row(row: dict[str, Any], where: str) -> None:
         if name not in row:
             continue
         value = row[name]
-        fits = isinstance(value, kinds) and (not isinstance(value, bool) or bool in kinds)
-        if not fits or (words and value not in words):
+        if type(value) not in kinds or (words and value not in words):  # a bool is no int here
             raise UsageError(f"{where}: a trial's {name} cannot be {repr(value)[:40]}")
 
 

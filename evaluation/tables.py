@@ -6,11 +6,11 @@ unknown. Metrics and costs are `float64` with NaN for unknown; the journal has t
 
 from collections.abc import Iterable, Mapping, Set
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from itertools import islice
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, BinaryIO, get_args
 
 import pandas as pd
 import pyarrow as pa
@@ -33,7 +33,9 @@ from evaluation.schema import (
     atomic_write,
     read_events,
     read_trials,
+    trial_values,
 )
+from evaluation.server_metrics.table import build_server_table, read_server_table, write_server_table
 from streaming.errors import UsageError
 from streaming.escaping import Escape, to_csv, to_line
 
@@ -57,7 +59,8 @@ _EVENT_SCHEMA = pa.schema(
     pa.field(name, {"Int64": pa.int64(), "float64": pa.float64()}.get(dtype, pa.string()), type(None) in get_args(kind))
     for (name, dtype), kind in zip(EVENT_DTYPES.items(), map(EVENT_TYPES.get, EVENT_COLUMNS), strict=True)
 )
-_JSON_BLOCK_BYTES = 16 * 2**20
+_JSON_BLOCK_BYTES = 2 * 2**20
+"""Several blocks are read ahead, each as text: larger ones take hundreds of MB beside the numbers."""
 
 
 MAX_CHARS = 1000
@@ -68,16 +71,32 @@ _NEVER_SHOWN = ("run_id", "trial_id", "prompt_id", "started_at")
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One evaluation: one row per trial, one row per event (`kind` names the end of the stream), and the manifest."""
+    """One evaluation: one row per trial, one row per event (`kind` names the end of the stream), and the manifest.
+
+    `server` has one row per reading of the server's own metrics (`--scrape`), none if nothing was scraped.
+    """
 
     trials: pd.DataFrame
     events: pd.DataFrame
     manifest: dict[str, Any]
+    server: pd.DataFrame = field(default_factory=build_server_table)
+
+    @property
+    def missing_rows(self) -> int:
+        """The number of finished trials whose rows are missing, by the manifest's count."""
+        finished = self.manifest.get("trials_finished")
+        return max(finished - len(self.trials), 0) if isinstance(finished, int) else 0
 
     @property
     def completed(self) -> pd.DataFrame:
         """The trials that were completed: the only successes."""
         return self.trials[self.trials["outcome"] == "completed"]
+
+    @property
+    def is_sweep(self) -> bool:
+        """Whether the run has several levels of load."""
+        scenario = self.manifest.get("scenario", {})
+        return bool(scenario.get("levels") or scenario.get("sweep_to"))
 
     def summary(self) -> pd.DataFrame:
         """Return one row for each name, strategy, transport and freshness.
@@ -112,8 +131,14 @@ def load(folder: str | Path) -> Run:
 
 
 def has_journal(folder: Path) -> bool:
-    """Return whether the tables can be rebuilt from a journal; a copy of a finished run may have only its tables."""
-    return (folder / TRIALS_FILE).exists() or not any((folder / name).exists() for name in _TABLES)
+    """Return whether the tables can be rebuilt from a journal.
+
+    A copy of a finished run may have only its tables, or the trials of its journal without their events.
+    """
+    has_tables = [(folder / name).exists() for name in _TABLES]
+    if (folder / TRIALS_FILE).exists():
+        return (folder / EVENTS_FILE).exists() or not all(has_tables)
+    return not any(has_tables)
 
 
 def _from_tables(folder: Path, facts: dict[str, Any]) -> Run:
@@ -139,7 +164,7 @@ def _from_tables(folder: Path, facts: dict[str, Any]) -> Run:
             raise UsageError(f"{folder / name}: cannot be read: {to_line(reason)[:200]} (copy the run again)") from None
         frames.append(frame)
     trials, events = frames
-    return Run(_fill_names(trials), events, facts)
+    return Run(_fill_names(trials), events, facts, read_server_table(folder))
 
 
 class _MisfitError(ValueError):
@@ -180,7 +205,7 @@ def from_journal(folder: Path, facts: dict[str, Any] | None = None) -> Run:
     """Return the run built from its journal. Raises UsageError, with the line number, when a line is invalid."""
     trials = read_trials(folder)
     finished = {trial.trial_id for trial in trials}
-    rows = ([getattr(trial, name) for name in TRIAL_COLUMNS] for trial in trials)
+    rows = map(trial_values, trials)
     events = _without_duplicates(_read_event_table(folder, finished))
     manifest_facts = manifest.read(folder) if facts is None else facts
     table = build_table(rows, TRIAL_DTYPES)
@@ -191,7 +216,7 @@ def from_journal(folder: Path, facts: dict[str, Any] | None = None) -> Run:
             raise UsageError(
                 f"{folder / name}: {misfit}, which a run cannot have written (copy the run again)"
             ) from None
-    return Run(_fill_names(table), events, manifest_facts)
+    return Run(_fill_names(table), events, manifest_facts, read_server_table(folder))
 
 
 def _fill_names(trials: pd.DataFrame) -> pd.DataFrame:
@@ -201,17 +226,25 @@ def _fill_names(trials: pd.DataFrame) -> pd.DataFrame:
 
 
 def write(folder: Path, run: Run) -> None:
-    """Write `trials.parquet`, `trials.csv` and `events.parquet`, each atomically. Raises OSError.
+    """Write `trials.parquet`, `trials.csv`, `events.parquet` and `server.parquet`, each atomically. Raises OSError."""
+    write_server_table(folder, run.server)
+    for name in TABLE_FILES:
+        with atomic_write(folder / name) as partial, partial.open("wb") as file:
+            write_table(name, run, file)
+
+
+def write_table(name: str, run: Run, file: BinaryIO) -> None:
+    """Write one of `TABLE_FILES` to an open file. Raises OSError.
 
     The parquet files are exact; text in the CSV file is escaped for spreadsheets.
     """
-    for name, frame in (("trials.parquet", run.trials), ("events.parquet", run.events)):
-        with atomic_write(folder / name) as partial, partial.open("wb") as file:
-            pyarrow.parquet.write_table(_with_units(pa.Table.from_pandas(frame, preserve_index=False)), file)
-    with atomic_write(folder / "trials.csv") as partial:
+    if name == "trials.csv":
         texts = map(str, run.trials.select_dtypes("string"))
-        safe = {name: run.trials[name].map(to_csv, na_action="ignore") for name in texts}
-        run.trials.assign(**safe).to_csv(partial, index=False, float_format="%.12g", encoding="utf-8")
+        safe = {column: run.trials[column].map(to_csv, na_action="ignore") for column in texts}
+        run.trials.assign(**safe).to_csv(file, index=False, float_format="%.12g", encoding="utf-8")
+        return
+    frame = run.trials if name == "trials.parquet" else run.events
+    pyarrow.parquet.write_table(_with_units(pa.Table.from_pandas(frame, preserve_index=False)), file)
 
 
 def _with_units(table: pa.Table) -> pa.Table:
@@ -257,9 +290,9 @@ def _keep_finished(batch: pa.RecordBatch, finished: pa.Array) -> pa.RecordBatch:
 
     Raises KeyError if a row lacks a required field, which Arrow accepts.
     """
-    for field in _EVENT_SCHEMA:
-        if not field.nullable and batch[field.name].null_count:
-            raise KeyError(field.name)
+    for column in _EVENT_SCHEMA:
+        if not column.nullable and batch[column.name].null_count:
+            raise KeyError(column.name)
     kept = batch.filter(pyarrow.compute.is_in(batch["trial_id"], finished))
     columns = [kept[f.name].dictionary_encode() if f.type == pa.string() else kept[f.name] for f in _EVENT_SCHEMA]
     return pa.RecordBatch.from_arrays(columns, names=_EVENT_SCHEMA.names)

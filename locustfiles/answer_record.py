@@ -11,6 +11,7 @@ from clients.answer_reader import END_EVENT, AnswerReader, decode_frame, decode_
 from clients.errors import InvalidResponseError, MissingEventsError, StreamGoneError, rejection_from_fields
 from clients.events import AnswerCancelled, AnswerFailed, AnswerFinished, AnswerReceipt, Event, WireEvent
 from clients.position import StreamPosition
+from evaluation.prompts.answer_checks import AnswerCheck
 from streaming.events import Notice, TextDelta, ThinkingDelta, Usage
 from streaming.sse import ServerSentEvent
 
@@ -22,9 +23,10 @@ class AnswerRecord:
     """One requested answer. `events` are tuples (timestamp, kind, characters, output tokens) in order of time.
 
     `outcome` is `open` until the answer ends, and stays so if the end of the test interrupts the answer. `ramping`:
-    users were still being added when the request was sent. `merged_reads` counts the reads with more than one text
-    delta, of which only the last has an exact timestamp. `real_time`: the process had real-time priority. `resumed`
-    counts how often the stream was resumed after a dropped connection.
+    users were still being added when the request was sent. `level` is the number of users of a sweep's step.
+    `merged_reads` counts the reads with more than one text delta, of which only the last has an exact timestamp.
+    `real_time`: the process had real-time priority. `resumed` counts how often the stream was resumed after a dropped
+    connection.
     """
 
     trial_id: str
@@ -35,6 +37,10 @@ class AnswerRecord:
     started_at: str
     asked_s: float
     ramping: bool = False
+    level: int | None = None
+    conversation: str | None = None
+    turn: int | None = None
+    context_tokens: int | None = None
     outcome: str = "open"
     finish_reason: str | None = None
     finish_raw: str | None = None
@@ -50,7 +56,12 @@ class AnswerRecord:
     cost_usd: float | None = None
     merged_reads: int = 0
     stamp_source: str | None = None
+    peer_address: str | None = None
     resumed: int = 0
+    keeps_text: bool = False
+    """Whether the text is needed: to check it, or for the next turn of a conversation."""
+    correct: bool | None = None
+    text_parts: list[str] = field(default_factory=list, repr=False)
     real_time: bool = False
     worker: int = 0
     events: list[tuple[float, str, int | None, int | None]] = field(default_factory=list)
@@ -59,6 +70,8 @@ class AnswerRecord:
         """Record a text delta; an empty one is ignored."""
         if content:
             self.events.append((at_s, "text", len(content), None))
+            if self.keeps_text:
+                self.text_parts.append(content)
 
     def on_thinking(self, at_s: float, content: str) -> None:
         """Record a thinking delta; an empty one is ignored."""
@@ -96,10 +109,31 @@ class AnswerRecord:
             filtered = self.finish_reason == "content_filter"
             self.outcome = "filtered" if filtered else "completed" if has_text else "empty"
 
+    def check_text(self, check: AnswerCheck | None) -> None:
+        """Record whether the answer is right; nothing without a check, and of an answer that was cancelled or is open.
+
+        An answer that failed is not right.
+        """
+        if check is not None and self.outcome not in ("cancelled", "open"):
+            self.correct = self.outcome == "completed" and check.is_correct(self.text)
+
     def mark_cancelled(self) -> None:
         """Record that the user stopped the answer or left on purpose, which is no failure; an earlier failure stays."""
         if self.error_type is None:
             self.outcome = "cancelled"
+
+    @property
+    def text(self) -> str:
+        """The text of an answer that keeps it."""
+        return "".join(self.text_parts)
+
+    @property
+    def conversation_tokens(self) -> int | None:
+        """The tokens of the conversation with this answer, without its thinking; None if they were not reported."""
+        asked, answered = self.usage.get("input_tokens"), self.usage.get("output_tokens")
+        if asked is None or answered is None:
+            return None
+        return int(asked + answered - (self.usage.get("thinking_tokens") or 0))
 
     @property
     def text_times_s(self) -> list[float]:
@@ -132,11 +166,11 @@ class AnswerRecord:
         return f"{self.error_type or 'unfinished'}: {self.error_message or 'the load test ended first'}"
 
     def as_dict(self) -> dict[str, Any]:
-        """Return all fields as a dict for a message or a line of JSON."""
+        """Return all fields but the text as a dict for a message or a line of JSON."""
         return {name: getattr(self, name) for name in _ANSWER_FIELDS}
 
 
-_ANSWER_FIELDS = tuple(each.name for each in fields(AnswerRecord))
+_ANSWER_FIELDS = tuple(each.name for each in fields(AnswerRecord) if each.name not in ("keeps_text", "text_parts"))
 
 
 class AnswerRecorder:

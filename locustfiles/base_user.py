@@ -4,10 +4,10 @@ Besides the whole answer, Locust receives TTFT, every gap, every stall, the dura
 as a request with a separate name. Locust rounds these values; the recorded answers are not rounded.
 """
 
-import json
 import random
 import uuid
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -16,28 +16,37 @@ from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 import gevent
+import live_charts  # noqa: F401  its listeners add the charts to Locust's page
 import load_options
 import result_collector
 from answer_record import AnswerRecord
 from http_exchange import ERRORS, record_error
 from locust import LoadTestShape, User, task
-from shapes import users_at
+from shapes import level_at, users_at
 
+from evaluation.levels import parse_user_levels
+from evaluation.prompts.conversation import Conversation
+from evaluation.prompts.prompt_file import DEFAULT_PROMPTS, Prompt, read_prompts
 from streaming.clock import monotonic, utc_now
+from streaming.messages import Message
 
 FAILURE_PAUSE_S = 1.0
 """The pause of a user after a failure, so that a service that rejects requests is not flooded with them."""
 SLOW_BUFFER_BYTES = 2_048
 SLOW_PAUSE_S = 0.2
+LEVEL_DURATION_S = 30
+"""How long each level of a sweep lasts if the test has no time of its own."""
 _STALL_S, _STALL_MEDIANS = 0.25, 5.0
-_DEFAULT_PROMPTS = Path(__file__).resolve().parent.parent / "evaluation" / "prompts" / "default.jsonl"
 
 
 FAULTY_MODELS = ("sim:cut", "sim:error")
 
 
 class LoadShape(LoadTestShape):
-    """The load shape selected by `--shape`; without `-t` the full number of users stays until the test is stopped."""
+    """The load shape selected by `--shape`, or the levels of a sweep.
+
+    Without `-t` the full number of users stays until the test is stopped.
+    """
 
     use_common_options = True
     duration_s: int | None = None
@@ -53,8 +62,15 @@ class LoadShape(LoadTestShape):
         if self.duration_s and passed_s >= self.duration_s:
             self.duration_s = None  # the next test on Locust's page sets it again, or has none
             return None
+        levels = parse_user_levels(options.levels)
+        if levels and not self.duration_s:
+            self.duration_s = LEVEL_DURATION_S * len(levels)
         share = passed_s / self.duration_s if self.duration_s else 1.0
-        return users_at(options.shape, share, options.num_users or 1), float(options.spawn_rate or 1)
+        if not levels:
+            return users_at(options.shape, share, options.num_users or 1), float(options.spawn_rate or 1)
+        level = level_at(levels, share)
+        result_collector.set_level(self.runner, level)
+        return level, float(max(options.spawn_rate or 1, level))
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +80,8 @@ class RequestPlan:
     `slow` users read slowly, out of a small receive buffer.
     """
 
-    prompt_id: str
-    prompt: str
+    prompt: Prompt
+    max_tokens: int
     provider: str
     cancel: bool
     reconnect: bool
@@ -105,29 +121,54 @@ class StreamUser(User):
 
     @task
     def ask(self) -> None:
-        """Send one request, read its answer and report both."""
+        """Send one request, read its answer and report both; of a conversation one turn after the other."""
+        plan: RequestPlan | None = self._draw_plan()
+        assert plan is not None
+        conversation = Conversation(plan.prompt, plan.prompt.messages, uuid.uuid4().hex) if plan.prompt.turns else None
+        while plan is not None:
+            answer = self._ask_turn(plan, conversation)
+            plan = None if conversation is None else self._next_turn(plan, conversation, answer)
+
+    def _ask_turn(self, plan: RequestPlan, conversation: Conversation | None) -> AnswerRecord:
         result_collector.wait_while_closing()
-        plan = self._draw_plan()
+        check = plan.prompt.check if conversation is None or conversation.is_last_turn else None
         answer = AnswerRecord(
             trial_id=uuid.uuid4().hex,
             transport=self.transport,
-            prompt_id=plan.prompt_id,
+            prompt_id=plan.prompt.id,
+            keeps_text=check is not None or conversation is not None,
             provider=self.display_name(plan),
             strategy=self.options.strategy or self.own_strategy,
             started_at=utc_now(),
             asked_s=monotonic(),
             ramping=result_collector.state.ramping,
+            level=result_collector.state.level,
             real_time=result_collector.state.real_time,
             worker=getattr(self.environment.runner, "worker_index", 0),
         )
+        if conversation is not None:
+            answer.conversation, answer.turn = conversation.id, conversation.turn
+            answer.context_tokens = conversation.context_tokens
         with result_collector.open_answer(self.environment, answer):
             try:
                 self.stream_answer(answer, plan)
             except ERRORS as error:
                 record_error(answer, monotonic(), error)
+            answer.check_text(check)
         self._report_answer(answer)
         if answer.failure_reason is not None:
             gevent.sleep(FAILURE_PAUSE_S)
+        return answer
+
+    def _next_turn(self, plan: RequestPlan, conversation: Conversation, answer: AnswerRecord) -> RequestPlan | None:
+        """Think, and return the next turn of a conversation; None at its end, and after an incomplete answer."""
+        if answer.outcome != "completed":
+            return None
+        turn = conversation.add_answer(answer.text, answer.conversation_tokens)
+        if turn is None:
+            return None
+        gevent.sleep(self.wait_time() if turn.think_s is None else turn.think_s)
+        return replace(plan, prompt=prompt_of_turn(plan.prompt, conversation.messages))
 
     def headers(self, answer: AnswerRecord) -> dict[str, str]:
         """Return the headers of every request: the answer's id, to match it with a server's log, and the API key."""
@@ -136,8 +177,10 @@ class StreamUser(User):
 
     def body(self, answer: AnswerRecord, plan: RequestPlan) -> dict[str, Any]:
         """Return the request body for the service's SSE and WebSocket transports."""
-        fields = {"message": plan.prompt, "provider": plan.provider, "strategy": answer.strategy}
-        return {**fields, "max_tokens": self.options.max_tokens, **({"resume": True} if plan.reconnect else {})}
+        messages = message_fields(plan.prompt)
+        conversation = {"message": plan.prompt.text} if len(messages) == 1 else {"messages": messages}
+        fields = {**conversation, "provider": plan.provider, "strategy": answer.strategy}
+        return {**fields, "max_tokens": plan.max_tokens, **({"resume": True} if plan.reconnect else {})}
 
     def socket_options(self, plan: RequestPlan) -> dict[str, Any]:
         """Return the arguments for the user's socket: the idle timeout and the receive buffer's size."""
@@ -145,13 +188,16 @@ class StreamUser(User):
 
     def _draw_plan(self) -> RequestPlan:
         draw, options = self.random, self.options
-        prompt_id, prompt = draw.choice(read_prompts(options.prompts))
+        prompt = draw.choice(_load_prompts(options.prompts))
+        if options.fresh:
+            prompt = prompt.with_nonce(uuid.uuid4().hex[:12])
+        max_tokens = options.max_tokens if prompt.max_tokens is None else prompt.max_tokens
         provider = draw.choice(FAULTY_MODELS) if draw.random() < options.fault_rate else self.model_name()
         cancel = draw.random() < options.cancel_rate
         reconnect = not cancel and draw.random() < options.reconnect_rate
         slow = draw.random() < options.slow_rate
         return RequestPlan(
-            prompt_id, prompt, provider, cancel, reconnect, slow, draw.randint(1, max(1, options.max_tokens // 4))
+            prompt, max_tokens, provider, cancel, reconnect, slow, draw.randint(1, max(1, max_tokens // 4))
         )
 
     def _report_answer(self, answer: AnswerRecord) -> None:
@@ -187,13 +233,17 @@ class StreamUser(User):
         )
 
 
+def prompt_of_turn(prompt: Prompt, messages: Sequence[Message]) -> Prompt:
+    """Return the prompt of a conversation's turn: the last message, after what was said before."""
+    *earlier, last = messages if prompt.system is None else messages[1:]
+    return replace(prompt, history=tuple(earlier), text=last.content)
+
+
+def message_fields(prompt: Prompt) -> list[dict[str, str]]:
+    """Return the messages of a prompt as a request has them, with the system prompt first."""
+    return [{"role": message.role, "content": message.content} for message in prompt.messages]
+
+
 @cache
-def read_prompts(path: str) -> tuple[tuple[str, str], ...]:
-    """Read prompts as an evaluation does: one per line, with `line-NUMBER` as id, or JSONL with `id` and `prompt`."""
-    file = Path(path) if path else _DEFAULT_PROMPTS
-    lines = [(number, line.strip()) for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1)]
-    filled = [(number, line) for number, line in lines if line]
-    if file.suffix != ".jsonl":
-        return tuple((f"line-{number}", line) for number, line in filled)
-    data = [json.loads(line) for _, line in filled]
-    return tuple((row["id"], row["prompt"]) for row in data)
+def _load_prompts(path: str) -> tuple[Prompt, ...]:
+    return read_prompts(Path(path) if path else DEFAULT_PROMPTS)

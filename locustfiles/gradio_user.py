@@ -16,7 +16,9 @@ from base_user import LoadShape, RequestPlan, StreamUser
 from http_exchange import HttpExchange, record_error, record_rejection
 from result_collector import turns
 
+from streaming.messages import Message
 from streaming.sse import Decoder
+from ui.markdown.escaping import escape_prose
 
 MESSAGE, CHAT, STAGE = "sg-message", "sg-chat", "sg-stage"
 _HTML_TAG = re.compile(r"<[^>]{0,500}>")
@@ -44,11 +46,27 @@ class GradioUser(StreamUser):
             self.page = GradioConfig(json.loads(config))
         page, session = self.page, uuid.uuid4().hex[:11]
         values = page.values(plan, answer.strategy)
+        if values[page.chat] and not self._show_earlier_turns(answer, plan, values, session):
+            return
         chain = [page.entry]
         for event in chain:
             if not self._run_event(answer, plan, values, event, session):
                 return
             chain += page.next_events(event)
+
+    def _show_earlier_turns(
+        self, answer: AnswerRecord, plan: RequestPlan, values: dict[int, Any], session: str
+    ) -> bool:
+        """Run the event that takes over what the chat shows, as after an answer; it is no part of the answer's wait."""
+        page = self.page
+        assert page is not None
+        body = page.body(page.taking_over, values, session)
+        data, status = self._request(answer, plan, f"{page.prefix}/run/predict", body, is_timed=False)
+        if status != 200:
+            record_rejection(answer, answer.asked_s, status, data)
+            return False
+        page.apply(page.taking_over, values, json.loads(data)["data"])
+        return True
 
     def _run_event(
         self, answer: AnswerRecord, plan: RequestPlan, values: dict[int, Any], event: Mapping[str, Any], session: str
@@ -102,16 +120,23 @@ class GradioUser(StreamUser):
         return True
 
     def _request(
-        self, answer: AnswerRecord, plan: RequestPlan, path: str, body: Mapping[str, Any] | None
+        self,
+        answer: AnswerRecord,
+        plan: RequestPlan,
+        path: str,
+        body: Mapping[str, Any] | None,
+        *,
+        is_timed: bool = True,
     ) -> tuple[bytes, int | None]:
-        """Send one request and return the body and the status; an answer's first POST sets its `sent_s`."""
+        """Send one request and return the body and the status; an answer's first timed POST sets its `sent_s`."""
         with HttpExchange(
             self.url, f"{self.base}{path}", body, self.headers(answer), **self.socket_options(plan)
         ) as exchange:
-            if answer.sent_s is None and body is not None:
+            is_first = is_timed and body is not None
+            if answer.sent_s is None and is_first:
                 exchange.record_timings(answer)
             data = b"".join(part for _, part in exchange.iter_chunks())
-            if answer.headers_s is None and body is not None:
+            if answer.headers_s is None and is_first:
                 answer.headers_s = exchange.socket.at_s
             return data, exchange.status
 
@@ -143,12 +168,32 @@ class GradioConfig:
         }
         self.message, self.chat, self.stage = (self._names[name] for name in (MESSAGE, CHAT, STAGE))
         self.entry = next(event for event in self._events.values() if [self.message, "submit"] in event["targets"])
+        states = {number for number, component in self._components.items() if component["type"] == "state"}
+        self.taking_over = next(
+            event
+            for event in self._events.values()
+            if event["inputs"] == [self.chat] and event["outputs"] and states.issuperset(event["outputs"])
+        )
+        """Copies the turns that the chat shows to the session's state, from which the next request takes them."""
 
     def values(self, plan: RequestPlan, strategy: str) -> dict[int, Any]:
         """Return every component's value for a new message, by component id."""
         result = {number: component["props"].get("value") for number, component in self._components.items()}
-        result |= {self.message: plan.prompt, self._names["sg-asked"]: plan.provider}
-        return result | {self._names["sg-strategy"]: strategy}
+        prompt = plan.prompt
+        provider, model = self._split_provider(plan.provider)
+        result |= {self.message: prompt.text, self._names["sg-asked"]: provider, self._names["sg-asked-model"]: model}
+        result |= {self._names["sg-asked-strategy"]: strategy, self._names["sg-max-tokens"]: str(plan.max_tokens)}
+        *earlier, _ = prompt.messages
+        system = [turn.content for turn in earlier if turn.role == "system"]
+        result[self.chat] = [_chat_message(turn) for turn in earlier if turn.role != "system"]
+        return result | {self._names["sg-system"]: "".join(system)}
+
+    def _split_provider(self, name: str) -> tuple[str, str]:
+        """Return the choice of the page's provider box for a full name, and the text of its model box."""
+        choices = [value for _, value in self._components[self._names["sg-provider"]]["props"].get("choices") or []]
+        service, _, model = name.partition(":")
+        of_service = [value for value in choices if value.partition(":")[0] == service]
+        return (name, "") if name in choices or not of_service else (of_service[0], model)
 
     def next_events(self, event: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         """Return the events that run on the server after `event` has succeeded."""
@@ -185,6 +230,12 @@ class GradioConfig:
             answer.on_failure(at_s, "failed", " ".join(words.split()) or "page: reported no outcome")
 
 
+def _chat_message(turn: Message) -> dict[str, Any]:
+    """Return an earlier turn as the page shows it."""
+    content = [{"type": "text", "text": escape_prose(turn.content)}]
+    return {"role": turn.role, "metadata": None, "content": content, "options": None}
+
+
 class QueueUpdates:
     """The queue's messages of one event. The text that the output at index `place` gains is recorded as deltas."""
 
@@ -210,10 +261,11 @@ class QueueUpdates:
             self._first = False
 
     def _added_text(self, change: list[Any]) -> str:
-        """Return the text that a change adds to the answer; messages with a title are not part of the answer."""
+        """Return the text that a change adds to the answer; not those with a title or an id."""
         operation, path, value = change
         if operation == "add" and len(path) == 1 and isinstance(value, dict):
-            if (value.get("metadata") or {}).get("title"):
+            marks = value.get("metadata") or {}
+            if marks.get("title") or marks.get("id"):
                 self._notes.add(path[0])
                 return ""
             return "".join(part.get("text", "") for part in value["content"]) if value["role"] == "assistant" else ""

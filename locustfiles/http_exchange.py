@@ -46,8 +46,9 @@ class HttpExchange:
         self.socket.close()
 
     def record_timings(self, answer: AnswerRecord) -> None:
-        """Copy the connect time and the sent timestamp of an answer's first exchange to `answer`."""
+        """Copy the connect time, the peer's address and the sent timestamp of an answer's first exchange."""
         answer.connect_s, answer.sent_s = self.socket.connect_s, self.socket.sent_s
+        answer.peer_address = self.socket.peer_address
 
     @property
     def status(self) -> int | None:

@@ -12,6 +12,12 @@ from configargparse import ArgumentTypeError
 from locust import events
 from shapes import SHAPES
 
+from evaluation.levels import parse_user_levels
+from evaluation.prompts.prompt_file import read_prompts
+from streaming.errors import UsageError
+from streaming.escaping import to_line
+
+DEFAULT_SLO = "failed<1%"
 _SHARE_OPTIONS = (
     ("--cancel-rate", "LOAD_CANCEL_RATE", "of answers that the user stops half-way"),
     ("--reconnect-rate", "LOAD_RECONNECT_RATE", "of answers that are resumed after a lost connection (sse, websocket)"),
@@ -24,6 +30,7 @@ _SHARE_OPTIONS = (
 def add_options(parser: Any) -> None:
     """Add the options of a streaming load test to Locust's parser, and so to its help and its web page."""
     _add_request_options(parser.add_argument)
+    _add_prompt_options(parser.add_argument)
     _add_test_options(parser.add_argument)
 
 
@@ -44,13 +51,6 @@ def _add_request_options(add: Callable[..., Any]) -> None:
         help="max tokens of an answer (128)",
     )
     add(
-        "--prompts",
-        type=_check_prompts_file,
-        default="",
-        env_var="LOAD_PROMPTS",
-        help="file with one prompt per line, or JSONL with id and prompt",
-    )
-    add(
         "--think-s",
         type=_check_range,
         default="0",
@@ -59,6 +59,28 @@ def _add_request_options(add: Callable[..., Any]) -> None:
     )
     for name, variable, meaning in _SHARE_OPTIONS:
         add(name, type=_parse_share, default=0.0, env_var=variable, help=f"share {meaning} (0)")
+
+
+def _add_prompt_options(add: Callable[..., Any]) -> None:
+    add(
+        "--prompts",
+        type=_check_prompts_file,
+        default="",
+        env_var="LOAD_PROMPTS",
+        help="file with one prompt per line, or JSONL with id and prompt; or one of default, verifiable",
+    )
+    add(
+        "--fresh",
+        action="store_true",
+        env_var="LOAD_FRESH",
+        help="a nonce before each prompt, so that no cache answers it",
+    )
+    add(
+        "--ignore-eos",
+        action="store_true",
+        env_var="LOAD_IGNORE_EOS",
+        help="OpenAI users: answers of max tokens, where the server takes ignore_eos (llama.cpp, vLLM)",
+    )
 
 
 def _add_test_options(add: Callable[..., Any]) -> None:
@@ -78,10 +100,17 @@ def _add_test_options(add: Callable[..., Any]) -> None:
     )
     add("--key", default="", env_var="LOAD_KEY", is_secret=True, help="API key, sent as a bearer token")
     add("--shape", default="steady", choices=SHAPES, env_var="LOAD_SHAPE", help="number of users over time (steady)")
+    add(
+        "--levels",
+        type=_check_levels,
+        default="",
+        env_var="LOAD_LEVELS",
+        help="a sweep instead of a shape: numbers of users, each for an equal part of the time (30 s each): 1,2,4 …",
+    )
     add("--out", default="", env_var="LOAD_OUT", help="folder for the results and the report (out/load-TIME)")
     add(
         "--slo",
-        default="failed<1%",
+        default="",
         env_var="LOAD_SLO",
         help="objectives: ttft_p95<800ms … (failed<1%%); exit code 1 if missed",
     )
@@ -90,16 +119,24 @@ def _add_test_options(add: Callable[..., Any]) -> None:
 
 
 def _check_prompts_file(text: str) -> str:
-    """Return `text` if it names a readable file that is not empty; an empty name means the prompts of this project.
+    """Return `text` if it names a file of valid prompts; an empty name means the prompts of this project.
 
     Raises ArgumentTypeError.
     """
     try:
-        filled = not text or bool(Path(text).read_text(encoding="utf-8").strip())
-    except (OSError, UnicodeDecodeError) as error:
-        raise ArgumentTypeError(f"{text}: {getattr(error, 'strerror', None) or 'not UTF-8'}") from None
-    if not filled:
-        raise ArgumentTypeError(f"{text}: has no prompts (write one per line)")
+        if text:
+            read_prompts(Path(text))
+    except UsageError as error:
+        raise ArgumentTypeError(to_line(str(error))) from None
+    return text
+
+
+def _check_levels(text: str) -> str:
+    """Return `text` if it names whole numbers of users; an empty one is no sweep. Raises ArgumentTypeError."""
+    try:
+        parse_user_levels(text)
+    except UsageError as error:
+        raise ArgumentTypeError(to_line(str(error))) from None
     return text
 
 

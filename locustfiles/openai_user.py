@@ -7,7 +7,7 @@ Run it directly, with or without /v1 in the address:
 from typing import Any
 
 from answer_record import AnswerRecord
-from base_user import LoadShape, RequestPlan, StreamUser
+from base_user import LoadShape, RequestPlan, StreamUser, message_fields
 from http_exchange import HttpExchange, record_error, record_rejection
 from openai_decoding import decode_chunks, decode_end
 from result_collector import turns
@@ -35,21 +35,29 @@ class OpenAIUser(StreamUser):
         """Return the dialect and the model, as in `openai:gpt-4o`."""
         return f"openai:{plan.provider}"
 
-    def stream_answer(self, answer: AnswerRecord, plan: RequestPlan) -> None:
-        """Send the request and record the answer."""
-        target = f"{self.base.removesuffix('/v1')}/v1/chat/completions"
+    def completion_body(self, plan: RequestPlan) -> dict[str, Any]:
+        """Return the body of a request for a streamed completion."""
         body: dict[str, Any] = {
             "model": plan.provider,
-            "messages": [{"role": "user", "content": plan.prompt}],
-            "max_tokens": self.options.max_tokens,
+            "messages": message_fields(plan.prompt),
+            "max_tokens": plan.max_tokens,
             "stream": True,
             "stream_options": {"include_usage": True},
         }
+        if self.options.ignore_eos:
+            body["ignore_eos"] = True
         if self.options.strategy:  # only this service has this field
             body["strategy"] = self.options.strategy
+        return body
+
+    def stream_answer(self, answer: AnswerRecord, plan: RequestPlan) -> None:
+        """Send the request and record the answer."""
+        target = f"{self.base.removesuffix('/v1')}/v1/chat/completions"
         chunks: list[tuple[float, bytes]] = []
         left = False
-        with HttpExchange(self.url, target, body, self.headers(answer), **self.socket_options(plan)) as exchange:
+        with HttpExchange(
+            self.url, target, self.completion_body(plan), self.headers(answer), **self.socket_options(plan)
+        ) as exchange:
             exchange.record_timings(answer)
             for read in exchange.iter_chunks_safe(_DONE_MARKER):
                 chunks.append(read)

@@ -25,11 +25,13 @@ import gevent
 from answer_record import AnswerRecord
 from gevent.event import Event
 from gevent.lock import BoundedSemaphore
-from load_options import parse_range_s
+from load_options import DEFAULT_SLO, parse_range_s
 from locust import events
 from locust.env import Environment
+from locust.event import EventHook
 from locust.runners import MasterRunner, WorkerRunner
 
+from evaluation.levels import parse_user_levels
 from streaming.clock import utc_now
 from streaming.os_limits import set_realtime_priority
 
@@ -40,6 +42,10 @@ T = TypeVar("T")
 _PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
 
+answer_received = EventHook()
+"""Fired with `answer`, a line of the answers' file, for each answer that this process collects."""
+
+
 class _CollectorState:
     """The state of the test in this process."""
 
@@ -47,6 +53,7 @@ class _CollectorState:
         self.open_answers = 0
         self.closing = False
         self.ramping = True
+        self.level: int | None = None
         self.real_time = False
         self.gone_workers: set[str] = set()
         self.folder: Path | None = None
@@ -103,6 +110,7 @@ def wait_while_closing() -> None:
 @events.init.add_listener
 def _on_init(environment: Environment, runner: Any, **_: object) -> None:
     runner.register_message("last_orders", _on_drain_request, concurrent=True)
+    runner.register_message("level", _on_level)
     if not isinstance(runner, WorkerRunner):
         runner.register_message("answer", _on_answer)
         runner.register_message("done", _on_worker_done)
@@ -122,12 +130,29 @@ def _on_test_start(environment: Environment, **_: object) -> None:
         state.real_time = set_realtime_priority()
 
 
+def set_level(runner: Any, level: int) -> None:
+    """Begin a step of a sweep, here and on the workers, before its users are added or removed."""
+    if level != state.level:
+        _begin_level(level)
+        if isinstance(runner, MasterRunner):
+            runner.send_message("level", {"users": level})
+
+
+def _on_level(environment: Environment, msg: Any, **_: object) -> None:
+    _begin_level(msg.data["users"])
+
+
+def _begin_level(level: int) -> None:
+    state.level, state.ramping = level, True
+
+
 @events.test_stop.add_listener
 def _on_test_stop(environment: Environment, **_: object) -> None:
     if state.real_time and sys.platform == "linux":
         os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
         state.real_time = False
     state.gone_workers.clear()
+    state.level = None  # not at the start: the first step begins before it
 
 
 @events.spawning_complete.add_listener
@@ -163,7 +188,7 @@ def _on_quitting(environment: Environment, **_: object) -> None:
     state.file = None
     if environment.parsed_options.report:
         command = [sys.executable, "-m", "evaluation.load_test", "report", str(state.folder)]
-        command += ["--slo", environment.parsed_options.slo] if environment.parsed_options.slo else []
+        command += ["--slo", environment.parsed_options.slo or DEFAULT_SLO]
         environment.process_exit_code = subprocess.run(command, cwd=_PROJECT_ROOT, check=False).returncode
 
 
@@ -187,6 +212,7 @@ def _on_worker_done(environment: Environment, msg: Any, **_: object) -> None:
 
 def _on_answer(environment: Environment, msg: Any, **_: object) -> None:
     _write_line(msg.data)
+    answer_received.fire(answer=msg.data)
 
 
 def _open_answers_file(environment: Environment) -> None:
@@ -196,6 +222,10 @@ def _open_answers_file(environment: Environment) -> None:
         return
     if options.headless and not environment.host:
         sys.exit("error: --host: no service is named (use -H with its address, for example -H http://127.0.0.1:7860)")
+    if environment.host and not environment.host.lower().startswith(("http://", "https://")):
+        sys.exit(f"error: --host {environment.host}: has no scheme (write it with http:// or https:// before it)")
+    if options.slo and not options.report:
+        sys.exit("error: --no-report: leaves the objectives of --slo without a verdict (leave out one of the two)")
     folder = Path(options.out or Path("out", f"load-{datetime.now(UTC):%Y%m%d-%H%M%S}")).absolute()
     if (folder / ANSWERS_FILE).exists():
         sys.exit(f"error: --out {options.out}: contains a load test already (choose a new or an empty folder)")
@@ -206,9 +236,25 @@ def _open_answers_file(environment: Environment) -> None:
 def _write_head(environment: Environment, options: Any) -> None:
     """Write the header with the test's options; on Locust's page they are known only when the first test starts."""
     assert state.folder is not None
-    names = ("provider", "strategy", "model", "max_tokens", "cancel_rate", "reconnect_rate", "slow_rate", "shape")
+    names = (
+        "provider",
+        "strategy",
+        "model",
+        "max_tokens",
+        "cancel_rate",
+        "reconnect_rate",
+        "slow_rate",
+        "shape",
+        "fresh",
+    )
     facts: dict[str, Any] = {name: getattr(options, name) for name in names}
-    facts |= {"users": options.num_users or 1, "spawn_rate": options.spawn_rate, "run_time_s": options.run_time}
+    levels = parse_user_levels(options.levels)
+    facts |= {
+        "users": max(levels, default=options.num_users or 1),
+        "levels": levels,
+        "spawn_rate": options.spawn_rate,
+        "run_time_s": options.run_time,
+    }
     facts |= {
         "kinds": sorted(user.__name__ for user in environment.user_classes),
         "think_s": list(parse_range_s(options.think_s)),

@@ -5,9 +5,20 @@ of them in the middle fifth of the time, then a quarter again. step: five steps 
 first tenth, then all users until the end.
 """
 
+from collections.abc import Sequence
+
 SHAPES = ("steady", "ramp", "spike", "step", "soak")
 SHAPE_PHASES = 5
 RAMP_SHARE = 0.1
+
+
+def level_at(levels: Sequence[int], share: float) -> int:
+    """Return the level of a sweep when `share` of the duration (0 to 1) has passed: each has an equal part.
+
+    >>> [level_at((1, 2, 4), share) for share in (0, 0.33, 0.34, 0.9, 1)]
+    [1, 1, 2, 4, 4]
+    """
+    return levels[min(int(share * len(levels)), len(levels) - 1)]
 
 
 def users_at(shape: str, share: float, users: int) -> int:

@@ -12,11 +12,16 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import SplitResult
 
+from streaming.http.addresses import peer_address
+from streaming.http.blocking_connector import BlockingConnector
 from streaming.http.kernel_timestamps import ANCDATA_SIZE, RealtimeOffset, enable_rx_timestamps, rx_timestamp_ns
 from streaming.limits import LimitExceededError, size_text
 
 _BUFFER_BYTES = 262_144
 _MAX_CLOCK_ERROR_S = 0.001
+
+
+_connector = BlockingConnector()
 
 
 def _read_clocks() -> tuple[int, int, int]:
@@ -49,14 +54,21 @@ class GeventTimestampedSocket:
     case with TLS. Raises OSError, and TimeoutError when nothing arrives for `idle_s`.
     """
 
-    def __init__(self, url: SplitResult, *, idle_s: float, receive_bytes: int | None = None) -> None:
+    def __init__(
+        self,
+        url: SplitResult,
+        *,
+        idle_s: float,
+        receive_bytes: int | None = None,
+        connector: BlockingConnector | None = None,
+    ) -> None:
         self.idle_s = idle_s
         self._allowed = self._allowed_left = 0
         secure = url.scheme in ("https", "wss")
         kernel = None if secure else _enable_kernel_timestamps()
         begun_s = time.monotonic()
         address = (url.hostname or "", url.port or (443 if secure else 80))
-        connection = socket.create_connection(address, timeout=idle_s)
+        connection = (connector or _connector).connect(*address, idle_s)
         try:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if receive_bytes is not None:
@@ -70,6 +82,7 @@ class GeventTimestampedSocket:
         self.stamp_source = "callback" if self._time is None else "kernel"
         self.sent_s = self.at_s = time.monotonic()
         self.connect_s = self.sent_s - begun_s
+        self.peer_address = peer_address(connection)
 
     def sendall(self, data: bytes) -> None:
         """Pass all bytes to the kernel."""

@@ -67,7 +67,7 @@ class WebSocketUser(StreamUser):
             answer.connect_s = self._connect(answer, plan)
         self._send_frame(self.body(answer, plan))
         assert self.socket is not None
-        answer.sent_s = self.socket.sent_s
+        answer.sent_s, answer.peer_address = self.socket.sent_s, self.socket.peer_address
 
     def _connect(self, answer: AnswerRecord, plan: RequestPlan) -> float:
         """Open a socket with its WebSocket handshake, and return how long that took in seconds."""

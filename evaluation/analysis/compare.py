@@ -8,7 +8,7 @@ the two days.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from evaluation.analysis.metric_names import DIRECTION, SHARE_METRICS
 from evaluation.analysis.origins import describe_origin_changes
 from evaluation.analysis.paired import MARGIN_S, PairedRatio, compare_pairs, compare_samples, holm
 from evaluation.analysis.statistics import Floats
+from evaluation.analysis.throughput import LoadChange, compare_loads
 from evaluation.analysis.trial_names import Population
 from evaluation.analysis.verdicts import FailureCount
 from evaluation.schema import TRIAL_UNITS
@@ -102,7 +103,8 @@ class RunComparison:
     """The changes in all common cells, and the cells that only one of the runs has.
 
     `watched` are the changes of the metrics that must not get worse, judged as a family of their own. `differences`
-    says in words how the runs' scenarios, machines and served models differ.
+    says in words how the runs' scenarios, machines and served models differ. `loads` are the changes of throughput,
+    which claim nothing.
     """
 
     changes: list[MetricChange]
@@ -110,6 +112,7 @@ class RunComparison:
     only_a: list[CellKey]
     only_b: list[CellKey]
     differences: list[str]
+    loads: list[LoadChange]
 
 
 def select_provider(run: Run, name: str | None, label: str) -> Run:
@@ -147,6 +150,7 @@ def compare(a: Run, b: Run, watched: Sequence[str] = (), primary: Sequence[str] 
         only_a=[key for key in cells_a if key not in cells_b],
         only_b=[key for key in cells_b if key not in cells_a],
         differences=[*scenario_differences(a, b), *describe_origin_changes(a, b)],
+        loads=compare_loads(a, b),
     )
 
 
@@ -175,26 +179,32 @@ def _iter_changes(
     key: CellKey, a: pd.DataFrame, b: pd.DataFrame, watched: Sequence[str], primary: Sequence[str]
 ) -> Iterator[MetricChange]:
     failures = (verdicts.failure_count(a), verdicts.failure_count(b))
+    counted = {*primary, *watched}
+    values_a, values_b = (_paired_metrics(cell, counted) for cell in (a, b))
     for metric in dict.fromkeys((*primary, *DIRECTION)):
         if metric in SHARE_METRICS:
             yield _share_change(key, metric, a[metric], b[metric], failures)
             continue
-        counts_failures = metric in primary or metric in watched
-        known_a, known_b = (_known_values(cell, metric, failures=counts_failures) for cell in (a, b))
+        known_a, known_b = values_a[metric].dropna(), values_b[metric].dropna()
         if len(known_a) and len(known_b):
             yield _ratio_change(key, metric, known_a, known_b, failures)
 
 
-def _known_values(cell: pd.DataFrame, metric: str, *, failures: bool) -> "pd.Series[float]":
-    """Return the known values by prompt and repeat; duplicates, which only edited runs have, become their median."""
+def _paired_metrics(cell: pd.DataFrame, counted: Container[str]) -> pd.DataFrame:
+    """Return the metrics of completed trials by prompt and repeat; NaN is unknown.
+
+    In the `counted` metrics a failed trial has the worst value, unless no completed one has any. Duplicates, which only
+    edited runs have, become their median.
+    """
     completed = cell["outcome"].eq("completed")
-    if completed.any() and not cell.loc[completed, metric].notna().any():
-        return pd.Series(dtype="float64")
-    worst = 0.0 if DIRECTION[metric] == "more" else math.inf
-    values = cell[metric].astype("float64").where(completed, worst if failures else math.nan)
+    values = cell[[metric for metric in DIRECTION if metric not in SHARE_METRICS]].astype("float64")
+    values = values.where(completed, math.nan)
+    for metric in values:
+        if metric in counted and (not completed.any() or values[metric].notna().any()):
+            values[metric] = values[metric].where(completed, 0.0 if DIRECTION[str(metric)] == "more" else math.inf)
     if not values.index.is_unique:
         values = values.groupby(level=["prompt_id", "repeat"], observed=True).median()
-    return values.dropna()
+    return values
 
 
 def _ratio_change(
@@ -204,7 +214,7 @@ def _ratio_change(
     b: "pd.Series[float]",
     failures: tuple[FailureCount, FailureCount],
 ) -> MetricChange:
-    pairs = a.index.intersection(b.index)
+    pairs = a.index if a.index.equals(b.index) else a.index.intersection(b.index)
     unit = MARGIN_S if TRIAL_UNITS.get(metric) == "s" else 0.0
     is_rate = DIRECTION[metric] == "more"
     (values_a, prompts_a), (values_b, prompts_b) = (_values_and_prompts(of, is_rate) for of in (a, b))
@@ -257,8 +267,17 @@ def scenario_differences(a: Run, b: Run) -> list[str]:
         for key in _SCENARIO_KEYS
         if first.get(key) != second.get(key)
     ]
-    prompts = [{prompt["id"]: prompt.get("text") for prompt in of.get("prompts", [])} for of in (first, second)]
+    thinking_s = [of.get("think_s") or 0.0 for of in (first, second)]
+    if thinking_s[0] != thinking_s[1]:
+        result.append(f"think s: {thinking_s[0]:g} in A, {thinking_s[1]:g} in B")
+    prompts = [{prompt["id"]: _sent_by(prompt) for prompt in of.get("prompts", [])} for of in (first, second)]
     if prompts[0] != prompts[1]:
-        common = sum(prompts[1].get(id_) == text for id_, text in prompts[0].items())
+        common = sum(prompts[1].get(id_) == sent for id_, sent in prompts[0].items())
         result.append(f"prompts: {len(prompts[0])} in A, {len(prompts[1])} in B, {common} in both")
     return result
+
+
+def _sent_by(prompt: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return what a prompt of a manifest sends: its text or that to generate, system prompt, other turns and limit."""
+    text = prompt.get("text"), prompt.get("body"), prompt.get("system"), prompt.get("history") or []
+    return *text, prompt.get("turns") or [], prompt.get("max_tokens")

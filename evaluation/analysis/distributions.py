@@ -11,6 +11,7 @@ from statistics import NormalDist
 
 _MAX_TERMS = 500
 _TINY = 1e-300
+"""Stands for a denominator that is 0: each is a sum with 1, and so either 0 or far larger than this."""
 _PRECISION = 1e-14
 _BISECTIONS = 200
 
@@ -28,22 +29,18 @@ def beta_cdf(x: float, a: float, b: float) -> float:
 
 
 def _beta_fraction(x: float, a: float, b: float) -> float:
-    c, d = 1.0, 1 / _nonzero(1 - (a + b) * x / (a + 1))
+    c, d = 1.0, 1 / (1 - (a + b) * x / (a + 1) or _TINY)
     result = d
     for m in range(1, _MAX_TERMS):
         for term in (
             m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m)),
             -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1)),
         ):
-            d, c = 1 / _nonzero(1 + term * d), _nonzero(1 + term / c)
+            d, c = 1 / (1 + term * d or _TINY), 1 + term / c or _TINY
             result *= c * d
         if abs(c * d - 1) < _PRECISION:
             break
     return result
-
-
-def _nonzero(value: float) -> float:
-    return value if abs(value) > _TINY else _TINY
 
 
 def beta_quantile(p: float, a: float, b: float) -> float:

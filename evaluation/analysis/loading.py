@@ -11,7 +11,8 @@ from evaluation.tables import Run
 
 CATEGORIES = (
     "run_id", "prompt_id", "name", "provider", "model", "strategy", "transport", "outcome", "finish_reason",
-    "error_type", "token_source", "cost_source", "price_source", "stamp_source", "effort", "fell_back_to",
+    "error_type", "token_source", "cost_source", "price_source", "stamp_source", "peer_address", "effort",
+    "fell_back_to",
 )  # fmt: skip
 _OF_TRIAL = ("name", "provider", "strategy")
 """Columns of the trial that its events have too."""

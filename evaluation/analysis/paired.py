@@ -1,9 +1,9 @@
 """Two providers compared as a ratio: answers to the same prompt, moments apart, on logarithms.
 
 Where every pair has two values, the interval is Student's t over log ratios: over the prompts, and where prompts were
-asked several times also over the pairs, whichever is wider. Where a pair holds a failure, which is infinitely late, the
-interval is that of the sign test; two failures are a tie. Both ask for more than an equivalence margin before anything
-is claimed. What no interval can be had for is unknown, never equal.
+asked several times also over the pairs, whichever is wider; a drift of one provider during the run widens it. Where a
+pair holds a failure, which is infinitely late, the interval is that of the sign test; two failures are a tie. Both ask
+for more than an equivalence margin before anything is claimed. What no interval can be had for is unknown, never equal.
 """
 
 import math
@@ -27,6 +27,9 @@ WORTHWHILE = 0.10
 DEFAULT_SIGMA = 0.3
 """The trial-to-trial standard deviation of log latency that a plan assumes while nothing has been measured."""
 _SMALLEST = 1e-6
+_MIN_DRIFT_PAIRS = 6
+_MAX_CORRELATION = 0.8
+_MIN_SHRINKAGE = 0.2
 _MAX_PROMPTS = 100_000
 _MAX_LOG_EFFECT = 10.0
 
@@ -117,6 +120,8 @@ def required_pairs(
 def compare_pairs(a: Floats, b: Floats, prompts: Sequence[Any], *, margin_unit: float = MARGIN_S) -> PairedRatio:
     """Return the ratio of `b` to `a`, which are paired; infinity is a failure, an unknown value leaves its pair out.
 
+    The pairs are in the order in which they were asked, so that a drift of one provider can be told from noise.
+
     `margin_unit` is the smallest difference that counts, in the values' unit (0 for none beside the 2 %).
     """
     known = ~(np.isnan(a) | np.isnan(b))
@@ -146,16 +151,47 @@ def _compare_by_t(result: PairedRatio, logs: Floats, codes: Ints, resolution: fl
     if min(map(len, samples)) < MIN_UNITS:
         return replace(result, ratio=_exp(center))
     half, p_value = 0.0, 0.0
+    inflation = _drift_inflation(logs)
     for sample in samples:
-        error = max(float(sample.std(ddof=1)), resolution, 1e-9) / math.sqrt(len(sample))
-        half = max(half, error * t_quantile(1 - LEVEL / 2, len(sample) - 1))
-        away, df = abs(center), len(sample) - 1
+        # Drift is that of the pairs, which are in the order of time; the prompts have none.
+        error, df = _standard_error(sample, inflation if sample is logs else 1.0, resolution)
+        half = max(half, error * t_quantile(1 - LEVEL / 2, df))
+        away = abs(center)
         tail = t_tail((away - result.margin) / error, df) + t_tail((away + result.margin) / error, df)
         p_value = max(p_value, 1.0 if away <= result.margin else min(tail, 1.0))
     return replace(
         result, ratio=_exp(center), low=_exp(center - half), high=_exp(center + half), p_value=p_value,
-        basis="t over log ratios", spread=max(float(samples[0].std(ddof=1)), resolution),
+        basis="t over log ratios", spread=max(float(samples[0].std(ddof=1)) * math.sqrt(inflation), resolution),
     )  # fmt: skip
+
+
+def _standard_error(sample: Floats, inflation: float, resolution: float) -> tuple[float, int]:
+    """Return the standard error of a mean, and its degrees of freedom, where drift inflates its variance."""
+    n = len(sample)
+    spread = max(float(sample.std(ddof=1)), resolution, 1e-9)
+    independent = n / inflation
+    # Values that are alike also make their own deviation look too small.
+    shrinkage = max((1 - 1 / independent) / (1 - 1 / n), _MIN_SHRINKAGE)
+    return spread / math.sqrt(independent * shrinkage), max(round(independent) - 1, 2)
+
+
+def _drift_inflation(logs: Floats) -> float:
+    """Return by what factor drift inflates the variance of the mean of values in the order of time; 1 without drift.
+
+    A provider that is slower for some minutes makes pairs alike that follow each other: they count for less, as of an
+    autoregressive process, (1 + r) / (1 - r) with the correlation r of neighbours, corrected for its bias (Kendall
+    1954). A correlation within one standard error of none is no drift.
+    """
+    n = len(logs)
+    centered = logs - logs.mean()
+    total = float((centered**2).sum())
+    if n < _MIN_DRIFT_PAIRS or total <= 0:
+        return 1.0
+    r = float((centered[1:] * centered[:-1]).sum()) / total
+    if r + 1 / n <= 1 / math.sqrt(n):
+        return 1.0
+    r = min((n * r + 1) / (n - 3), _MAX_CORRELATION)
+    return (1 + r) / (1 - r)
 
 
 def _compare_by_sign(result: PairedRatio, logs: Floats, codes: Ints) -> PairedRatio:

@@ -1,41 +1,27 @@
-"""Service-level objectives (SLOs) such as `ttft_p95<800ms,stalled<1%,failed<0.5%`: parsing, checking and verdicts.
+"""Service-level objectives (SLOs) such as `ttft_p95<800ms,stalled<1%,failed<0.5%`: what they say, and parsing.
 
 An objective is `<column>_p<number><op><value><unit>`, or with `max` in place of the percentile, for each provider x
 strategy cell. `icl` pools the inter-chunk latencies of all completed trials. `failed` and `stalled` (with at least one
-stall) are shares of the trials. A failed trial meets no objective on a latency or a rate; cancelled ones are left out.
-
-A verdict is met, missed or too few to tell, by one-sided 95 % bounds that are exact (Clopper and Pearson; for a
-percentile they are those of order statistics): an objective that the provider does not meet passes in at most 5 % of
-runs. An objective is about the prompts as they were asked, fresh and repeated alike. `max` is about this run's trials
-alone, so that it is never too few.
+stall) are shares of the trials. A metric of the load, as in `throughput>5` or `goodput>2/s`, is that of a provider at a
+level, whatever the strategy.
 """
 
 import math
 import operator
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
-from evaluation.analysis.distributions import lower_share_bound, t_quantile, upper_share_bound
-from evaluation.metrics.cadence import percentile
-from evaluation.scenario import display_name
+from evaluation.metrics.load import LOAD_METRIC_BY_NAME
 from evaluation.schema import TRIAL_COLUMNS, TRIAL_UNITS
 from streaming.errors import UsageError
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
-    from evaluation.tables import Run
-
-Outcome = Literal["met", "missed", "too few"]
-EXIT_CODES: dict[Outcome, int] = {"met": 0, "missed": 1, "too few": 4}
 _SHARE_COLUMNS = ("failed", "stalled")
-_GAP_COLUMN = "icl"
-_STALL_COLUMNS = ("stalls", "stall_s")
-"""Columns that are empty for an answer of one chunk, which counts as not met."""
-_MIN_GAP_TRIALS = 6
-_MAX_ANSWERS = 10_000_000
+GAP_COLUMN = "icl"
 _OPERATORS: dict[str, Callable[[float, float], bool]] = {
     "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
 }  # fmt: skip
@@ -50,6 +36,11 @@ _UNITS: dict[str, dict[str, float]] = {
     "ratio": {"": 1.0},
     "count": {"": 1.0},
 }
+
+
+_SHARE_UNITS = ("share", "0-1")
+_IMPOSSIBLE_SHARES = (("<", 0.0), (">", 1.0), (">=", 0.0), ("<=", 1.0))
+"""Limits of a share that no run, or every run, is on the right side of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,197 +71,12 @@ class Objective:
         return _OPERATORS[self.op](value, self.limit)
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """The verdict on an objective in one cell of `n` trials (or gaps), of which `value` is the observed statistic.
-
-    `needed` is the number of trials that would decide, were the observed share the true one; None if none would. With
-    `value` None nothing was measured.
-    """
-
-    objective: Objective
-    provider: str
-    strategy: str
-    n: int
-    value: float | None
-    outcome: Outcome
-    needed: int | None = None
-
-    @property
-    def met(self) -> bool:
-        return self.outcome == "met"
-
-    @property
-    def holds_here(self) -> bool:
-        """Whether the observed value is on the right side of the limit, however few trials there are."""
-        return self.value is not None and self.objective.accepts(self.value)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the verdict as JSON values; None also for an infinite value, which falls on failed trials."""
-        value = self.value if self.value is not None and math.isfinite(self.value) else None
-        return {
-            "objective": self.objective.text, "provider": self.provider, "strategy": self.strategy, "n": self.n,
-            "value": value, "outcome": self.outcome, "needed": self.needed,
-        }  # fmt: skip
-
-    def __str__(self) -> str:
-        objective, where = self.objective, f"{display_name(self.provider)} × {self.strategy}"
-        if self.value is None:
-            return f"{objective.text}: too few to tell, not measured ({where})"
-        measurement = f"{_format_value(self.value, objective.unit)} ({where}, n = {self.n})"
-        if self.met:
-            return f"{objective.text}: met, {measurement}"
-        if self.outcome == "missed":
-            return f"{objective.text}: missed{self._excess_text()}: {measurement}"
-        return f"{objective.text}: too few to tell{self._needed_text()}: so far {measurement}"
-
-    def _excess_text(self) -> str:
-        objective, value = self.objective, self.value
-        if value is None or not math.isfinite(value):
-            return " because of failed trials"
-        over = abs(value - objective.limit)
-        if objective.unit == "share":
-            return f" by {over * 100:.3g} percentage points"
-        share = f" ({over / objective.limit * 100:.1f} %)" if objective.limit else ""
-        return f" by {_format_value(over, objective.unit)}{share}"
-
-    def _needed_text(self) -> str:
-        if self.needed is None:
-            return ", as it lies at the limit"
-        noun = "gap" if self.objective.column == _GAP_COLUMN else "answer"
-        return f" from {self.n} {noun}{'' if self.n == 1 else 's'}, {self.needed} are needed"
-
-
-def worst_outcome(verdicts: Sequence[Verdict]) -> Outcome:
-    """Return the outcome of several objectives: missed if one is missed, else too few if one is, else met."""
-    result = {verdict.outcome for verdict in verdicts}
-    return "missed" if "missed" in result else "too few" if "too few" in result else "met"
-
-
 def parse_slo(text: str) -> tuple[Objective, ...]:
     """Parse an SLO. Raises UsageError when an objective is invalid."""
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if not parts:
         raise UsageError("slo: has no objective (use for example ttft_p95<800ms,failed<1%)")
     return tuple(map(_parse_objective, parts))
-
-
-def check_objectives(run: "Run", objectives: tuple[Objective, ...]) -> list[Verdict]:
-    """Return the verdict on every objective in every cell of a run."""
-    # Imported here because SLOs are parsed before a load test, and pandas is needed only after it.
-    from evaluation.analysis import statistics, trial_names
-
-    trials, _ = trial_names.add_transport_names(run, run.trials)
-    trials = trials[trials["outcome"] != "cancelled"]
-    gaps = statistics.chunk_gaps(run.events) if any(o.column == _GAP_COLUMN for o in objectives) else None
-    cells = [((str(n), str(s)), cell) for (n, s), cell in trials.groupby(["name", "strategy"], sort=False)]
-    if not cells:
-        return [Verdict(objective, "no provider", "no trial", 0, None, "too few") for objective in objectives]
-    return [
-        _judge_gaps(objective, name, strategy, cell, gaps)
-        if gaps is not None and objective.column == _GAP_COLUMN
-        else _judge_trials(objective, name, strategy, _trial_values(objective, cell))
-        for objective in objectives
-        for (name, strategy), cell in cells
-    ]
-
-
-def _trial_values(objective: Objective, cell: "pd.DataFrame") -> list[float]:
-    """Return a value for each trial that counts; of a failed one the worst. Trials without a value are left out.
-
-    For a share, 1 is a trial that it counts.
-    """
-    completed = cell["outcome"] == "completed"
-    if objective.stat == "share":
-        stalls = cell["stalls"].isna() | (cell["stalls"] > 0)
-        return [float(x) for x in (~completed if objective.column == "failed" else ~completed | stalls)]
-    worst = math.inf if objective.op in ("<", "<=") else -math.inf
-    values = cell[objective.column].astype("float64")
-    if objective.column in _STALL_COLUMNS and values.notna().any():
-        values = values.fillna(worst)
-    if not values[completed].notna().any() and completed.any():
-        return []
-    return [float(x) for x in values.where(completed, worst).dropna()]
-
-
-def _judge_trials(objective: Objective, name: str, strategy: str, values: list[float]) -> Verdict:
-    n = len(values)
-    if not n:
-        return Verdict(objective, name, strategy, 0, None, "too few")
-    if objective.stat == "share":
-        observed, counted = sum(values) / n, int(sum(values))
-        good = n - counted if objective.op in ("<", "<=") else counted
-        return Verdict(objective, name, strategy, n, observed, *_judge_share(objective, good, n))
-    ordered = sorted(values)
-    observed = _percentile_of(ordered, objective.percent)
-    if objective.stat == "max":
-        return Verdict(objective, name, strategy, n, observed, "met" if objective.accepts(observed) else "missed")
-    good = sum(map(objective.accepts, ordered))
-    return Verdict(objective, name, strategy, n, observed, *_judge_share(objective, good, n))
-
-
-def _percentile_of(ordered: list[float], percent: float) -> float:
-    result = percentile(ordered, percent)
-    # Interpolating towards infinity gives infinity, but beside a weight of 0 it gives NaN.
-    return ordered[int((len(ordered) - 1) * percent / 100)] if math.isnan(result) else result
-
-
-def _judge_share(objective: Objective, good: int, n: int) -> tuple[Outcome, int | None]:
-    """Return the outcome for `good` of `n` trials on the right side, and how many trials would decide."""
-    outcome = _outcome_of_bounds(objective, lower_share_bound(good, n), upper_share_bound(good, n))
-    return outcome, None if outcome != "too few" else _needed_trials(objective, good / n)
-
-
-def _outcome_of_bounds(objective: Objective, low: float, high: float) -> Outcome:
-    required = objective.required_share
-    is_strict = objective.stat == "share" and objective.op in ("<", ">")
-    if low > required or (low == required and not is_strict):
-        return "met"
-    return "missed" if high < required else "too few"
-
-
-def _needed_trials(objective: Objective, share: float) -> int | None:
-    """Return the smallest number of trials that decides if `share` of them is good; None if ten million do not."""
-
-    def decides(n: int) -> bool:
-        good = math.floor(share * n + 1e-9)
-        low, high = lower_share_bound(good, n), upper_share_bound(math.ceil(share * n - 1e-9), n)
-        return _outcome_of_bounds(objective, low, high) != "too few"
-
-    high = 1
-    while not decides(high):
-        high *= 2
-        if high > _MAX_ANSWERS:
-            return None
-    low = high // 2 + 1
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if decides(middle) else (middle + 1, high)
-    return low
-
-
-def _judge_gaps(objective: Objective, name: str, strategy: str, cell: "pd.DataFrame", gaps: "pd.DataFrame") -> Verdict:
-    """Judge gaps pooled over trials, by the wider of the exact bounds and of Student's t over whole trials."""
-    own = gaps[gaps["trial_id"].isin(cell.loc[cell["outcome"] == "completed", "trial_id"])]
-    values = sorted(map(float, own["gap_s"]))
-    n = len(values)
-    if not n:
-        return Verdict(objective, name, strategy, 0, None, "too few")
-    observed = percentile(values, objective.percent)
-    if objective.stat == "max":
-        return Verdict(objective, name, strategy, n, observed, "met" if objective.accepts(observed) else "missed")
-    accepted = own["gap_s"].map(objective.accepts)
-    by_trial = accepted.groupby(own["trial_id"]).agg(["sum", "count"])
-    good, trials = int(accepted.sum()), len(by_trial)
-    outcome, needed = _judge_share(objective, good, n)
-    if trials < _MIN_GAP_TRIALS:
-        return Verdict(objective, name, strategy, n, observed, "too few", -(-n * _MIN_GAP_TRIALS // trials))
-    errors = by_trial["sum"] - good / n * by_trial["count"]
-    half = t_quantile(0.95, trials - 1) * math.sqrt(float((errors**2).sum()) * trials / (trials - 1)) / n
-    by_t = _outcome_of_bounds(objective, good / n - half, good / n + half)
-    if by_t == outcome:
-        return Verdict(objective, name, strategy, n, observed, outcome, needed)
-    return Verdict(objective, name, strategy, n, observed, "too few", 2 * n if needed is None else max(needed, 2 * n))
 
 
 def _parse_objective(part: str) -> Objective:
@@ -285,21 +91,27 @@ def _parse_objective(part: str) -> Objective:
     if unit_text not in _UNITS[unit]:
         units = " or ".join(repr(known) for known in _UNITS[unit])
         raise UsageError(f"slo: {part!r} has no valid unit (use {units})")
-    return Objective(part, column, stat, op, float(number) * _UNITS[unit][unit_text], unit)
+    limit = float(number) * _UNITS[unit][unit_text]
+    if unit in _SHARE_UNITS and (limit > 1 or (op, limit) in _IMPOSSIBLE_SHARES):
+        raise UsageError(f"slo: {part!r} cannot be met or missed (use a share between 0% and 100%)")
+    return Objective(part, column, stat, op, limit, unit)
 
 
 def _parse_target(part: str, name: str) -> tuple[str, str, str]:
     """Return the column, the statistic and the unit."""
     if name in _SHARE_COLUMNS:
         return name, "share", "share"
+    if name in LOAD_METRIC_BY_NAME:
+        return name, "load", LOAD_METRIC_BY_NAME[name].unit
     stem, _, stat = name.rpartition("_")
     match = _STAT_PATTERN.fullmatch(stat)
     if not match or not stem or (match[1] and not 0 < float(match[1]) < 100):
         raise UsageError(
-            f"slo: {part!r}: {name!r} is unknown (use failed, stalled, or a column with _max, _p95, _p99.9, …)"
+            f"slo: {part!r}: {name!r} is unknown (use failed, stalled, or a column with "
+            "_max, _p95, _p99.9, …, or throughput, goodput)"
         )
-    if stem == _GAP_COLUMN:
-        return _GAP_COLUMN, stat, "s"
+    if stem == GAP_COLUMN:
+        return GAP_COLUMN, stat, "s"
     column = _resolve_column(part, stem)
     return column, stat, TRIAL_UNITS[column]
 
@@ -322,7 +134,8 @@ def _close_matches(stem: str, known: list[str]) -> Iterator[str]:
     yield from difflib.get_close_matches(stem, known, n=2)
 
 
-def _format_value(value: float, unit: str) -> str:
+def format_value(value: float, unit: str) -> str:
+    """Return a value in the unit of its objective, for people."""
     if math.isinf(value):
         return "never (failed trials)"
     if unit == "s":

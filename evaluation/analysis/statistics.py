@@ -9,6 +9,7 @@ trial counts as infinitely late: it is infinity among the values, never a missin
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -16,6 +17,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from evaluation.analysis.distributions import binomial_cdf, normal_cdf, t_quantile
+from evaluation.transports import CLIENT_TRANSPORTS
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -35,7 +37,7 @@ _TAIL = 0.025
 _RESAMPLES = 1000
 _GRID = 400
 
-Basis = Literal["", "order statistics", "t over logs", "t", "drawn trials"]
+Basis = Literal["", "order statistics", "t over logs", "t", "t over time slices", "drawn trials"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +99,15 @@ def median(values: Sequence[float] | Floats, prompts: Prompts | None = None, *, 
 def _known_values(values: Sequence[float] | Floats, prompts: Prompts | None) -> tuple[Floats, Ints]:
     result = np.asarray(values, dtype=np.float64)
     known = ~np.isnan(result)
-    codes = np.arange(len(result)) if prompts is None else pd.factorize(np.asarray(prompts, dtype=object))[0]
+    codes = np.arange(len(result)) if prompts is None else prompt_codes(prompts)
     return result[known], codes[known].astype(np.int64)
+
+
+def prompt_codes(prompts: Prompts) -> Ints:
+    """Return a number for each prompt, equal for equal prompts; an array of such numbers is returned as it is."""
+    if isinstance(prompts, np.ndarray) and prompts.dtype == np.int64:
+        return prompts
+    return pd.factorize(np.asarray(prompts, dtype=object))[0].astype(np.int64)
 
 
 def _prompt_centers(values: Floats, codes: Ints) -> Floats:
@@ -128,6 +137,7 @@ def _exp(value: float) -> float:
     return math.exp(value) if value < 700 else math.inf
 
 
+@lru_cache(maxsize=4096)
 def order_ranks(n: int, q: float) -> tuple[int, int] | None:
     """Return the ranks (from 1) of the two order statistics that enclose quantile `q` in 95 % of samples of `n`.
 
@@ -206,6 +216,16 @@ def column_median(trials: pd.DataFrame, column: str, *, failures: bool = False) 
     return median(column_values(trials, column, failures=failures), trials["prompt_id"].tolist())
 
 
+def column_medians(trials: pd.DataFrame, columns: Sequence[str], *, failures: bool = False) -> dict[str, Estimate]:
+    """Return `column_median` of several columns; a table is divided once for all of them."""
+    codes = prompt_codes(trials["prompt_id"].tolist())
+    values = trials[list(columns)].to_numpy(dtype=np.float64, na_value=np.nan)
+    if failures:
+        completed = trials["outcome"].eq("completed").to_numpy(dtype=bool)
+        values = np.where(completed[:, np.newaxis], values, np.inf)
+    return {column: median(values[:, place], codes) for place, column in enumerate(columns)}
+
+
 def pooled_quantiles(values: Floats, trials: Prompts, percents: Sequence[float], seed: int = 0) -> list[Estimate]:
     """Return percentiles of values pooled over trials, such as gaps, with intervals that draw whole trials.
 
@@ -266,16 +286,22 @@ def paired_difference(
     return Difference(name, a, b, column, median(values, prompts, signed=True))
 
 
-def arrival_chunks(events: pd.DataFrame) -> pd.DataFrame:
+def arrival_chunks(events: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
     """Return the text chunks as they arrived: trial_id, chars, at_s, and gap_s since the previous chunk.
 
-    A trial over a transport of the service has no source events, so its delivered text is used. Events must be in order
-    within a trial, as they are in the tables.
+    Of a trial that a client received from the service, and of one without source events, the delivered text is what
+    arrived. Events must be in order within a trial, as they are in the tables.
     """
-    source = events["kind"].eq("source_text")
+    at_client = trials.loc[is_timed_at_client(trials), "trial_id"]
+    source = events["kind"].eq("source_text") & ~events["trial_id"].isin(at_client)
     sourced = events.loc[source, "trial_id"].unique()
     over_wire = events["kind"].eq("delivered_text") & ~events["trial_id"].isin(sourced)
     return _text_chunks(events[source | over_wire], "source_s")
+
+
+def is_timed_at_client(trials: pd.DataFrame) -> "pd.Series[bool]":
+    """Return which trials a client received from the service: their metrics of arrival are those of that client."""
+    return trials["transport"].isin(CLIENT_TRANSPORTS)
 
 
 def delivered_chunks(events: pd.DataFrame) -> pd.DataFrame:
@@ -289,7 +315,7 @@ def _text_chunks(texts: pd.DataFrame, column: str) -> pd.DataFrame:
     return chunks.assign(gap_s=chunks.groupby("trial_id", sort=False)["at_s"].diff())
 
 
-def chunk_gaps(events: pd.DataFrame) -> pd.DataFrame:
+def chunk_gaps(events: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
     """Return all inter-chunk latencies on arrival (trial_id, gap_s), to be pooled by group, never averaged."""
-    chunks = arrival_chunks(events)
+    chunks = arrival_chunks(events, trials)
     return chunks.loc[chunks["gap_s"].notna(), ["trial_id", "gap_s"]]

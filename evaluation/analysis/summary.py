@@ -39,7 +39,8 @@ class Group:
     latencies. `delay_max_s` is the maximum over all characters. `cost_usd` is the sum over the `priced` trials,
     including failed trials with a price; `cost_estimated` is True if the tokens of any of them were only estimated.
     `cost_per_1000_usd` is all that was spent for 1000 delivered answers; None if any of these has no price. `correct`
-    of `checked` trials passed the prompt's check.
+    of `checked` trials passed the prompt's check; `usd_per_1000_correct` and `seconds_per_correct` are what all
+    checked trials cost and took for one (or 1000) of those, None where that is unknown.
     """
 
     name: str
@@ -66,6 +67,8 @@ class Group:
     cost_estimated: bool
     checked: int
     correct: int
+    usd_per_1000_correct: float | None = None
+    seconds_per_correct: float | None = None
 
     def median(self, column: str) -> Estimate:
         """Return the median of a column; n = 0 if it is unknown."""
@@ -77,7 +80,9 @@ def groups(run: Run) -> list[Group]:
     trials, names = named_trials(run)
     column = verdicts.first_text_column(run)
     completed = trials[trials["outcome"] == "completed"]
-    gaps = statistics.chunk_gaps(run.events).merge(completed[["trial_id", "name", "strategy", "population"]])
+    gaps = statistics.chunk_gaps(run.events, run.trials).merge(
+        completed[["trial_id", "name", "strategy", "population"]]
+    )
     keys = ["name", "strategy", "population"]
     gap_cells = {tuple(key): cell for key, cell in gaps.groupby(keys, sort=False)}
     cells = {tuple(key): cell for key, cell in trials.groupby(keys, sort=False)}
@@ -104,7 +109,7 @@ def answer_lengths(run: Run) -> tuple["pd.Series[float]", str]:
     completed = trials["outcome"] == "completed"
     if completed.any() and tokens[completed].notna().all():
         return tokens, "tokens"
-    chars = statistics.arrival_chunks(run.events).groupby("trial_id")["chars"].sum()
+    chars = statistics.arrival_chunks(run.events, run.trials).groupby("trial_id")["chars"].sum()
     return trials["trial_id"].map(chars).astype("float64"), "characters"
 
 
@@ -115,8 +120,9 @@ def strategy_differences(run: Run) -> list[Difference]:
     """
     trials = trial_names.add_name_column(run.trials)
     completed = trials[trials["outcome"] == "completed"]
-    # Over a transport of the service the delay of its strategy is unknown.
-    held_s = (completed["delivered_ttft_s"] - completed["ttfot_s"]).where(completed["delay_mean_s"].notna())
+    # At a client, and without a known delay, the first text was timed after the strategy had held it.
+    is_known = completed["delay_mean_s"].notna() & ~statistics.is_timed_at_client(completed)
+    held_s = (completed["delivered_ttft_s"] - completed["ttfot_s"]).where(is_known)
     completed = completed.assign(first_held_s=held_s)
     strategies = trial_names.order_values(run, "strategies", trials["strategy"])
     result = _iter_differences(run, completed, "strategy", strategies, _BETWEEN_STRATEGIES)
@@ -151,7 +157,8 @@ def _make_group(key: tuple[str, str, Population], cell: pd.DataFrame, gaps: pd.D
     answers = statistics.column_values(counted, column, failures=True)
     tail = statistics.largest_quantile(statistics.independent_units(prompts)) if prompts else 50.0
     p50, p95, p99 = _gap_quantiles(gaps)
-    stalls, (checked, correct) = _reduce_known(done["stalls"], pd.Series.sum), _count_correct(counted)
+    stalls, checked = _reduce_known(done["stalls"], pd.Series.sum), _checked_trials(counted)
+    correct = int(checked["correct"].fillna(False).astype("bool").sum())
     return Group(
         *key,
         trials=len(cell),
@@ -170,11 +177,13 @@ def _make_group(key: tuple[str, str, Population], cell: pd.DataFrame, gaps: pd.D
         stall_s=_reduce_known(done["stall_s"], pd.Series.sum),
         delay_max_s=_reduce_known(done["delay_max_s"], pd.Series.max),
         cost_usd=_reduce_known(cell["cost_usd"], pd.Series.sum),
-        cost_per_1000_usd=_cost_per_1000(cell, done),
+        cost_per_1000_usd=_cost_per_1000(cell, len(done)),
         priced=int(cell["cost_usd"].notna().sum()),
         cost_estimated=bool((cell["cost_usd"].notna() & cell["token_source"].eq("estimated")).any()),
-        checked=checked,
+        checked=len(checked),
         correct=correct,
+        usd_per_1000_correct=_cost_per_1000(checked, correct),
+        seconds_per_correct=float(checked["e2e_s"].sum()) / correct if correct else None,
     )
 
 
@@ -187,25 +196,23 @@ def _gap_quantiles(gaps: pd.DataFrame) -> list[Estimate]:
 
 def _medians(done: pd.DataFrame, counted: pd.DataFrame) -> dict[str, Estimate]:
     """Return the median of every numeric column that has a value in a completed trial."""
-    columns = done.select_dtypes(["float64", "Int64"]).columns
-    known = [str(column) for column in columns if done[column].notna().any()]
-    latencies = {c: statistics.column_median(counted, c, failures=True) for c in known if c in LATENCIES}
-    return {c: statistics.column_median(done, c) for c in known if c not in LATENCIES} | latencies
+    numbers = done.select_dtypes(["float64", "Int64"])
+    known = [str(column) for column, is_known in numbers.notna().any().items() if is_known]
+    latencies = statistics.column_medians(counted, [c for c in known if c in LATENCIES], failures=True)
+    return statistics.column_medians(done, [c for c in known if c not in LATENCIES]) | latencies
 
 
-def _cost_per_1000(cell: pd.DataFrame, done: pd.DataFrame) -> float | None:
-    if not len(done) or done["cost_usd"].isna().any():
+def _cost_per_1000(cell: pd.DataFrame, answers: int) -> float | None:
+    """Return all that the trials cost for 1000 such answers, of which there are `answers`; None if it is unknown."""
+    if not answers or cell.loc[cell["outcome"] == "completed", "cost_usd"].isna().any():
         return None
-    return float(cell["cost_usd"].sum()) / len(done) * 1000
+    return float(cell["cost_usd"].sum()) / answers * 1000
 
 
-def _count_correct(counted: pd.DataFrame) -> tuple[int, int]:
-    """Return how many trials of checked prompts there were, and how many were correct; a failed one is not."""
-    if "correct" not in counted or not counted["correct"].notna().any():
-        return 0, 0
-    prompts = counted.loc[counted["correct"].notna(), "prompt_id"].unique()
-    checked = counted[counted["prompt_id"].isin(prompts)]
-    return len(checked), int(checked["correct"].fillna(False).astype("bool").sum())
+def _checked_trials(counted: pd.DataFrame) -> pd.DataFrame:
+    """Return the trials of the prompts that say what a right answer is; a failed one is not right."""
+    prompts = counted.loc[counted["correct"].notna(), "prompt_id"]
+    return counted[counted["prompt_id"].isin(prompts)]
 
 
 def _reduce_known(column: "pd.Series[float]", reduce: Callable[["pd.Series[float]"], float]) -> float | None:

@@ -5,8 +5,9 @@ from typing import Literal
 
 import pandas as pd
 
-from evaluation.scenario import IN_PROCESS, at_effort, full_name, transport_name
+from evaluation.scenario import at_effort, at_load, full_name, transport_name
 from evaluation.tables import Run
+from evaluation.transports import IN_PROCESS
 
 Population = Literal["all", "fresh", "repeated"]
 """`all` where a run did not mix fresh and repeated prompts, so that its trials can be pooled."""
@@ -52,16 +53,29 @@ def transports(run: Run) -> list[str]:
 def add_transport_names(run: Run, trials: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """Return the trials with a column `name`, and the names in order.
 
-    If there are several transports, the transport is part of the name.
+    If there are several transports, the transport is part of the name, and the load is where there are several levels.
     """
     trials, all_transports = add_name_column(trials), transports(run)
     names = names_in_order(run, trials["name"])
+    if run.is_sweep:
+        trials, names = _add_levels(run, trials, names)
     if len(all_transports) < 2:
         return trials, names
     pairs = [transport_name(*pair) for pair in zip(trials["name"], trials["transport"], strict=True)]
     apart = trials.assign(name=pd.Series(pairs, trials.index, dtype="string"))
     in_order = (transport_name(*pair) for pair in product(names, all_transports))
     return apart, [name for name in in_order if name in set(pairs)]
+
+
+def _add_levels(run: Run, trials: pd.DataFrame, names: list[str]) -> tuple[pd.DataFrame, list[str]]:
+    """Return the trials of a sweep with the load in their names, and the names by provider and then by load."""
+    is_open = run.manifest["scenario"].get("rate") is not None
+    levels = sorted(level for level in trials["level"].dropna().unique())
+    pairs = zip(trials["name"], trials["level"], strict=True)
+    apart = [name if pd.isna(level) else at_load(str(name), float(level), is_open=is_open) for name, level in pairs]
+    in_order = [*(at_load(*pair, is_open=is_open) for pair in product(names, levels)), *names]
+    seen = set(apart)
+    return trials.assign(name=pd.Series(apart, trials.index, dtype="string")), [n for n in in_order if n in seen]
 
 
 def add_population_column(run: Run, trials: pd.DataFrame, *, always: bool = False) -> pd.DataFrame:

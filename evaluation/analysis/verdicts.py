@@ -140,13 +140,20 @@ def first_text_column(run: Run) -> str:
 
 
 def compare_providers(run: Run) -> list[ProviderComparison]:
-    """Return the comparisons that make claims: every pair of providers, by population, in the primary metrics."""
+    """Return the comparisons that make claims: every pair of providers, by population, in the primary metrics.
+
+    A sweep has none: its levels are no rivals.
+    """
+    if run.is_sweep:
+        return []
     return judge_family(_iter_comparisons(run, primary_columns(run), failures=True))
 
 
 def explore_providers(run: Run) -> list[ProviderComparison]:
     """Return the comparisons in all other metrics, of completed answers, without verdicts."""
     primary = primary_columns(run)
+    if run.is_sweep:
+        return []
     columns = [column for column in EXPLORATORY if column not in primary]
     return [entry for entry in _iter_comparisons(run, columns, failures=False) if entry.ratio.pairs]
 

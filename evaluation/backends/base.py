@@ -1,18 +1,21 @@
 """The interface of backends: the request of a trial goes in, its timed response comes back."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from evaluation.backends.interference import LoopLagMonitor
 from evaluation.metrics.trial_metrics import TimedEvents
+from evaluation.scenario import Scenario
 from providers.http.client import ServiceConfig
 from providers.http.errors import ServiceLabels
 from settings import Settings
 from streaming.adapter import TimedAnswer, UnpreparableRequest
 from streaming.clock import Clock
 from streaming.errors import StreamError, UsageError
-from streaming.events import Failed, Finish, TextDelta, TimedEvent, Usage, dropped_settings_of
+from streaming.events import Failed, Finish, TimedEvent, Usage, dropped_settings_of, notices_of, text_of
 from streaming.http.idle_connections import KeepAliveSelector
 from streaming.http.proxies import proxy_for
 from streaming.http.timed_exchange import TimedExchange
@@ -24,9 +27,9 @@ from streaming.pipeline import Outcome, Receipt, outcome_of
 from streaming.retry import RetryPolicy
 from streaming.session import Session, Timeouts
 
-Timing = Literal["sockets", "client", "pipeline"]
-"""Where a backend takes its timestamps: on timestamped sockets, in a client of the service, or in the pipeline, which
-then generates the answers in this process."""
+Timing = Literal["sockets", "client", "pipeline", "browser"]
+"""Where a backend takes its timestamps: on timestamped sockets, in a client of the service, in the pipeline, which then
+generates the answers in this process, or in a browser."""
 
 
 KEY_VARIABLE = "STREAMGAUGE_KEY"
@@ -60,7 +63,8 @@ class TrialRequest:
 class Instrument:
     """How one response was timed, as columns of its row; None is not known or does not apply.
 
-    `stamp_source` is `kernel`, `callback` (this process, when it read the bytes) or `in-process` (the pipeline).
+    `stamp_source` is `kernel`, `callback` (this process, when it read the bytes), `in-process` (the pipeline),
+    `service` (the service's pipeline) or `browser`.
     """
 
     stamp_source: str | None = None
@@ -68,6 +72,7 @@ class Instrument:
     headers_s: float | None = None
     merged_reads: int | None = None
     loop_lag_max_s: float | None = None
+    peer_address: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,14 +136,18 @@ class ProviderAccess(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ServiceTarget:
-    """The service that a run sends its requests to, with the timeout of an answer in seconds."""
+    """The service that a run sends its requests to, with the timeout of an answer in seconds.
+
+    `recordings` is the folder to which the service records its answers, None if it records nothing that is known here.
+    """
 
     url: str
     config: ServiceConfig
     total_s: float
+    recordings: Path | None = None
 
     @classmethod
-    def from_settings(cls, url: str, settings: Settings) -> "ServiceTarget":
+    def from_settings(cls, url: str, settings: Settings, recordings: Path | None = None) -> "ServiceTarget":
         """Return the service at `url`, with the API key of the variable STREAMGAUGE_KEY."""
         total_s = Timeouts().total_s + _TIMEOUT_MARGIN_S
         config = ServiceConfig(
@@ -146,31 +155,40 @@ class ServiceTarget:
             Timeouts(first_content_s=total_s, idle_s=total_s, total_s=total_s),
             settings.get(KEY_VARIABLE),
             proxy_for(url, settings.variables),
-            settings.get("SSL_CERT_FILE"),
+            settings.certificates,
             settings.mask_secrets,
         )
-        return cls(url, config, total_s)
+        return cls(url, config, total_s, recordings)
 
 
 class RunResources:
     """What the backends of one run share, on one event loop.
 
-    `clock` is CLOCK_MONOTONIC, like the kernel's timestamps, and has the event loop's timebase. With `keep_alive` the
-    timestamped sockets use connections again. `service` receives the requests of all transports but in-process. `mask`
-    removes secrets from error messages.
+    `clock` is CLOCK_MONOTONIC, like the kernel's timestamps, and has the event loop's timebase. The
+    `scenario` says whether timestamped sockets use connections again, and on which page a browser reads; None is the
+    default. `service` receives the requests of all transports but in-process. `mask` removes secrets from error
+    messages.
+
+    Backends enter what they keep open for the run into `exit_stack`, and note in `facts` what they found out about
+    their timing before the load, for the manifest.
     """
 
     def __init__(
         self,
         access: ProviderAccess,
         clock: Clock,
+        scenario: Scenario | None = None,
         *,
-        keep_alive: bool = False,
         service: ServiceTarget | None = None,
         mask: Callable[[str], str] = str,
     ) -> None:
         self.access, self.clock, self.mask = access, clock, mask
-        self._service, self._keep_alive = service, keep_alive
+        self.page = scenario.page if scenario else None
+        self.stop_after_s = scenario.stop_after_s if scenario else None
+        self._keep_alive = scenario is not None and scenario.keeps_alive
+        self.exit_stack = AsyncExitStack()
+        self.facts: dict[str, Any] = {}
+        self._service = service
         self._sockets: TimestampingSelector | None = None
         self._lag: LoopLagMonitor | None = None
 
@@ -198,8 +216,9 @@ class RunResources:
         """Return the event loop's worst lag since a mark of `lag`, in seconds, as a column."""
         return round(self.lag.worst_s(mark), 9)
 
-    def close(self) -> None:
-        """Close the sockets and stop the monitor. Safe to call twice."""
+    async def aclose(self) -> None:
+        """Close what the backends keep open and the sockets, and stop the monitor. Safe to call twice."""
+        await self.exit_stack.aclose()
         if self._lag is not None:
             self._lag.close()
         if self._sockets is not None:
@@ -220,6 +239,7 @@ def instrument_of(answer: TimedAnswer, lag_s: float) -> Instrument:
         headers_s=None if failed else elapsed_s(exchange.sent_s, exchange.headers_s),
         merged_reads=exchange.merged_reads,
         loop_lag_max_s=lag_s,
+        peer_address=exchange.peer_address,
     )
 
 
@@ -247,7 +267,7 @@ def receipt_from_events(
     if usage is not None:
         reading = replace(reading, usage=usage, cost=cost_model.price(usage) if cost_model.price else None)
     finish = terminal if isinstance(terminal, Finish) else None
-    record = origin_record_of(timed.event for timed in events)
+    record = origin_record_of(notices := notices_of(events))
     return Receipt(
         outcome=outcome_of(terminal, has_text=bool(meter.text.strip())),
         finish_reason=finish.reason if finish else None,
@@ -256,10 +276,10 @@ def receipt_from_events(
         served_by=call.provider,
         attempts=attempts,
         fell_back_to=fell_back_to,
-        delivered_chars=sum(len(timed.event.text) for timed in delivered if isinstance(timed.event, TextDelta)),
+        delivered_chars=len(text_of(delivered)),
         reading=reading,
         stop_s=None,
-        dropped_settings=dropped_settings_of(timed.event for timed in events),
+        dropped_settings=dropped_settings_of(notices),
         origin=record.origin,
         server_timings=record.timings,
     )

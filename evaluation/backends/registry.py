@@ -7,10 +7,12 @@ from typing import Any
 
 from evaluation.backends import interference
 from evaluation.backends.base import Backend, RunResources, TimedResponse, TrialRequest
+from evaluation.backends.browser.backend import BrowserBackend
 from evaluation.backends.in_process import InProcessBackend
 from evaluation.backends.service import ServiceHTTPBackend, ServiceWebSocketBackend
 from evaluation.backends.vendor_http import VendorBackend
-from evaluation.scenario import IN_PROCESS, transport_name
+from evaluation.scenario import transport_name
+from evaluation.transports import BROWSER, IN_PROCESS, transport_kind
 from streaming.clock import utc_now
 from streaming.os_limits import realtime_priority
 
@@ -21,8 +23,12 @@ BACKENDS: dict[str, tuple[BackendFactory, ...]] = {
     "sse": (ServiceHTTPBackend,),
     "websocket": (ServiceWebSocketBackend,),
     "openai": (ServiceHTTPBackend,),
+    BROWSER: (BrowserBackend,),
 }
-"""The backends of each transport in `evaluation.scenario.TRANSPORTS`. The first that can prepare a request sends it."""
+"""The backends of each transport of `evaluation.transports`. The first that can prepare a request sends it."""
+
+
+_BUSY = frozenset(("pipeline", "browser"))
 
 
 class RunBackends:
@@ -41,17 +47,13 @@ class RunBackends:
 
     async def prepare(self, call: TrialRequest) -> None:
         """Prepare a request under any request id. A failure is the outcome of its trials."""
-        key = call.key
-        if key not in self._chosen and key not in self._errors:
-            try:
-                self._chosen[key] = await self._choose(call)
-            except Exception as error:
-                self._errors[key] = error
+        await self._prepare(call, call.key)
 
     async def send(self, call: TrialRequest) -> TimedResponse:
         """Send one request and return the response. Any exception, even from a defect, becomes its outcome."""
-        await self.prepare(call)
-        started_at, called_s, key = utc_now(), self._resources.clock(), call.key
+        key = call.key
+        await self._prepare(call, key)
+        started_at, called_s = utc_now(), self._resources.clock()
         error = self._errors.get(key)
         if error is None:
             try:
@@ -68,27 +70,35 @@ class RunBackends:
     def start(self) -> dict[str, Any]:
         """Freeze the garbage collector, take real-time priority if possible; return the manifest's instrument entry.
 
-        Real-time priority suits a process that mostly waits: it is not taken if any answers are generated in this one.
+        Real-time priority suits a process that mostly waits: it is not taken if any answers are generated in this one,
+        or read by a browser, which needs the processor.
         """
         timings: dict[str, set[str]] = {}
         for call, backend in self._chosen.items():
             timings.setdefault(transport_name(call.provider, call.transport), set()).add(backend.timing)
         interference.freeze_gc()
-        waits_only = bool(timings) and not any("pipeline" in entry for entry in timings.values())
-        return {
+        waits_only = bool(timings) and all(entry.isdisjoint(_BUSY) for entry in timings.values())
+        return self._resources.facts | {
             "stamped_sockets": [name for name, entry in timings.items() if entry == {"sockets"}],
             "measured_otherwise": dict(self._reasons),
             "real_time_priority": waits_only and self._attention.enter_context(realtime_priority()),
         }
 
-    def close(self) -> None:
-        """Close all sockets and restore the priority and the garbage collector. Safe to call twice."""
+    async def aclose(self) -> None:
+        """Close all that is open and restore the priority and the garbage collector. Safe to call twice."""
         self._attention.close()
         interference.unfreeze_gc()
-        self._resources.close()
+        await self._resources.aclose()
+
+    async def _prepare(self, call: TrialRequest, key: TrialRequest) -> None:
+        if key not in self._chosen and key not in self._errors:
+            try:
+                self._chosen[key] = await self._choose(call)
+            except Exception as error:
+                self._errors[key] = error
 
     async def _choose(self, call: TrialRequest) -> Backend:
-        *preferred, last = BACKENDS[call.transport]
+        *preferred, last = BACKENDS[transport_kind(call.transport)]
         for factory in preferred:
             backend = self._open(factory)
             unprepared = await backend.prepare(call)

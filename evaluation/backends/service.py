@@ -1,19 +1,21 @@
 """Backends for this project's own service: over SSE and the OpenAI API on timestamping sockets, and over WebSocket.
 
-Arrival timestamps are taken here; tokens, cost, attempts and the reason of a failure are those the service reports.
+Arrival timestamps are taken here, those of the source by a service that records its answers. Tokens, cost, attempts and
+the reason of a failure are those that the service reports.
 Requests are not retried, and lost connections are not resumed.
 """
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from clients.answer_stream import ChatParams
 from clients.errors import ClientError, ConnectionLostError, RequestRejectedError, StreamGoneError
-from clients.websocket import WebSocketClient
 from evaluation.backends.base import (
     Instrument,
     RunResources,
+    ServiceTarget,
     TimedResponse,
     Timing,
     TrialRequest,
@@ -38,6 +40,7 @@ from streaming.clock import Clock
 from streaming.errors import NetworkError, ProtocolError, StreamError, TotalTimeout, TruncatedStreamError
 from streaming.events import Event, Failed, Notice, TimedEvent
 from streaming.http.timed_exchange import TimedExchange
+from streaming.recording import take_recording
 
 DROPPED_HEADER = "x-streamgauge-dropped-settings"
 _PATH_AND_DECODER: dict[str, tuple[str, type[ServiceSSEDecoder] | type[ServiceCompletionDecoder]]] = {
@@ -79,9 +82,19 @@ class ServiceHTTPBackend:
             body = b"".join(read.data for read in exchange.reads)
             outcome.read_body(body.decode(errors="replace"), head.status)
         events = [*dropped_settings_notices(exchange), *outcome.apply_to(answer.events)]
-        stamps = TimedEvents(sent_at(exchange), None, events, sent=exchange.sent_s is not None)
+        source = take_source(resources.service, call.request_id)
+        stamps = TimedEvents(sent_at(exchange), source, events, sent=exchange.sent_s is not None, timed_at_client=True)
         retry_after_s = parse_retry_after(head.headers) if head is not None else None
         return _timed_response(resources, call, stamps, outcome, instrument_of(answer, lag_s), retry_after_s)
+
+
+def take_source(service: ServiceTarget, request_id: str) -> Sequence[TimedEvent] | None:
+    """Return what the service recorded of an answer as it arrived from the provider; None if it recorded nothing.
+
+    The service writes a recording before it sends the end of the answer.
+    """
+    recording = None if service.recordings is None else take_recording(service.recordings, request_id)
+    return None if recording is None else recording.source
 
 
 def dropped_settings_notices(exchange: TimedExchange) -> list[TimedEvent]:
@@ -113,7 +126,12 @@ def _timed_response(
 
 def chat_params(call: TrialRequest) -> ChatParams:
     """Return the JSON body of a request to the SSE and WebSocket transports."""
-    params = ChatParams(message=_prompt_text(call), provider=call.provider, strategy=call.strategy)
+    params = ChatParams(provider=call.provider, strategy=call.strategy)
+    messages = _messages(call)
+    if len(messages) == 1:
+        params["message"] = messages[0]["content"]
+    else:
+        params["messages"] = messages
     if call.request.max_tokens is not None:
         params["max_tokens"] = call.request.max_tokens
     if call.request.temperature is not None:
@@ -129,17 +147,15 @@ def _completion_body(call: TrialRequest) -> dict[str, Any]:
     The provider's full name is sent as the model; the strategy is an additional field.
     """
     params = chat_params(call)
-    body: dict[str, Any] = {
-        "model": params.pop("provider"),
-        "messages": [{"role": "user", "content": params.pop("message")}],
-    }
+    params.pop("message", None)
+    body: dict[str, Any] = {"model": params.pop("provider"), "messages": _messages(call)}
     if (effort := params.pop("effort", None)) is not None:
         body["reasoning_effort"] = effort
     return {**body, **params, "stream": True, "stream_options": {"include_usage": True}}
 
 
-def _prompt_text(call: TrialRequest) -> str:
-    return join_surrogates(call.request.messages[-1].content)
+def _messages(call: TrialRequest) -> list[dict[str, str]]:
+    return [{"role": turn.role, "content": join_surrogates(turn.content)} for turn in call.request.messages]
 
 
 class ServiceWebSocketBackend:
@@ -148,6 +164,9 @@ class ServiceWebSocketBackend:
     timing: Timing = "client"
 
     def __init__(self, resources: RunResources) -> None:
+        from clients.websocket import WebSocketClient  # the library is for this transport alone, and before the load
+
+        self._new_client = WebSocketClient
         self._resources = resources
         self._target = resources.service
 
@@ -169,13 +188,15 @@ class ServiceWebSocketBackend:
             error = self._map_error(fault, begun=recorder.begun)
             recorder.record(Failed(error.kind, error.message))
         lag_s = resources.lag_since(mark)
-        return _timed_response(resources, call, recorder.stamps(), recorder.outcome, recorder.instrument(lag_s))
+        stamps = recorder.stamps(take_source(self._target, call.request_id))
+        return _timed_response(resources, call, stamps, recorder.outcome, recorder.instrument(lag_s))
 
     async def _read_events(self, call: TrialRequest, recorder: "_WebSocketRecorder") -> None:
         headers = {REQUEST_ID_HEADER: call.request_id}
         key, clock = self._target.config.key, self._resources.clock
-        async with WebSocketClient(self._target.url, key=key, headers=headers, reconnect=False) as client:
+        async with self._new_client(self._target.url, key=key, headers=headers, reconnect=False) as client:
             recorder.connected_s = clock()
+            recorder.peer_address = client.peer_address
             answer = client.stream(**chat_params(call))
             recorder.sent_s = clock()
             async with answer:
@@ -206,6 +227,7 @@ class _WebSocketRecorder:
     events: list[TimedEvent] = field(default_factory=list)
     begun: bool = False
     connected_s: float | None = None
+    peer_address: str | None = None
     sent_s: float | None = None
     asked_s: float = field(init=False)
 
@@ -215,12 +237,14 @@ class _WebSocketRecorder:
     def record(self, event: Event) -> None:
         self.events.append(TimedEvent(self.clock(), event))
 
-    def stamps(self) -> TimedEvents:
-        """Return the events with their timestamps."""
+    def stamps(self, source: Sequence[TimedEvent] | None) -> TimedEvents:
+        """Return the events with their timestamps, and those of the `source` as the service recorded them."""
         sent_s = self.asked_s if self.sent_s is None else self.sent_s
-        return TimedEvents(sent_s, None, self.events, sent=self.sent_s is not None)
+        return TimedEvents(sent_s, source, self.events, sent=self.sent_s is not None, timed_at_client=True)
 
     def instrument(self, lag_s: float) -> Instrument:
         """Return how the answer was timed; `lag_s` is the event loop's worst lag while it ran, in seconds."""
         source = None if self.connected_s is None else "callback"
-        return Instrument(source, elapsed_s(self.asked_s, self.connected_s), loop_lag_max_s=lag_s)
+        return Instrument(
+            source, elapsed_s(self.asked_s, self.connected_s), loop_lag_max_s=lag_s, peer_address=self.peer_address
+        )

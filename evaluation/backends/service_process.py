@@ -23,11 +23,20 @@ from streaming.limits import MAX_BODY_BYTES
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 LOG_FILE = "service.log"
-_START_TIMEOUT_S = 60.0
+_START_TIMEOUT_S = 180.0
+"""A service with the page takes 10 s to start, and several times as long on a busy machine."""
 _STOP_TIMEOUT_S = 30.0
+_END_TIMEOUT_S = 5.0
 _PR_SET_PDEATHSIG = 1
 _DIRECT_OPENER = build_opener(ProxyHandler({}))
 _pause = Event()
+UNLIMITED_LENGTHS = {
+    "MAX_MESSAGE_CHARS": "10000000",
+    "MAX_CONVERSATION_CHARS": "100000000",
+    "MAX_BODY_BYTES": str(2**30),
+    "MAX_OUTPUT_TOKENS": str(10**6),
+}
+"""The variables of a service that is started for long prompts or answers: the most that each takes."""
 _UNLIMITED_ENV = {"RATE_LIMIT": "off", "BUDGETS": "off", "PUBLIC_MODELS": "*"}
 
 
@@ -94,6 +103,10 @@ def start_process(
     ):
         try:
             url = _read_address(process)
+            if url is None and not _has_ended(process):
+                raise UsageError(
+                    f"{' '.join(command[1:3])}: did not start within {_START_TIMEOUT_S:g} s (see {log.name})"
+                )
             if url is None:
                 output = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["no error message"]
                 raise UsageError(f"{' '.join(command[1:3])}: did not start ({output[-1]})")
@@ -106,6 +119,15 @@ def start_process(
                 process.kill()
 
 
+def _has_ended(process: subprocess.Popen[bytes]) -> bool:
+    """Return whether a process that prints nothing more has ended; one that has closed its output is ending."""
+    try:
+        process.wait(_END_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
 def _parent_death_hook() -> Callable[[], None] | None:
     """Return a hook that makes the kernel stop the child when its parent is killed; None outside Linux."""
     if sys.platform != "linux":
@@ -114,14 +136,14 @@ def _parent_death_hook() -> Callable[[], None] | None:
     return lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
 
-def validate_url(url: str) -> str:
+def validate_url(url: str, option: str = "--url") -> str:
     """Return a URL without a trailing slash. Raises UsageError unless it is an http(s) URL without credentials."""
     try:
         is_valid = urlsplit(url).port != 0 and re.fullmatch(r"https?://[^\s/@]+(/\S*)?", url) is not None
     except ValueError:  # a bracket without its other one, or a port that is no number up to 65535
         is_valid = False
     if not is_valid:
-        raise UsageError(f"--url {url!r}: not an address (write one such as http://127.0.0.1:7860, without a key)")
+        raise UsageError(f"{option} {url!r}: not an address (write one such as http://127.0.0.1:7860, without a key)")
     return url.rstrip("/")
 
 

@@ -68,4 +68,4 @@ class VendorBackend:
 
 def _prepared_key(call: TrialRequest) -> TrialRequest:
     """Return the request without the parts that its bytes do not depend on: the request id and the strategy."""
-    return replace(call.key, strategy="")
+    return replace(call, strategy="", request=replace(call.request, request_id=None))

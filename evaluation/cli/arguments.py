@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,17 @@ from evaluation import scenario
 from evaluation.analysis import slo
 from evaluation.analysis.metric_names import parse_primary
 from evaluation.analysis.slo import Objective
+from evaluation.arrivals import ARRIVALS
 from evaluation.calibration import model
 from evaluation.cli import scenario_file
 from evaluation.cli.named_numbers import READER_NAMES, TIMEOUT_NAMES
-from evaluation.cli.run_model import RunModel, validate_values
+from evaluation.cli.run_model import OWN_SERVICE, RunModel, validate_values
 from evaluation.cli.scenario_file import ScenarioFile
-from evaluation.prompts.prompt_file import DEFAULT_PROMPTS, SHIPPED_PROMPTS, read_prompts
+from evaluation.cli.workload_options import add_workload_options, choose_requests
+from evaluation.levels import parse_levels
+from evaluation.prompts.prompt_file import SHIPPED_PROMPTS, read_prompts
 from evaluation.scenario import InvalidScenarioError, Scenario
+from evaluation.transports import BROWSER, BROWSER_FORM, TRANSPORTS, PageSelectors
 from providers.models.pricing import TokenPrices, parse_price
 from streaming import strategies
 from streaming.errors import UsageError
@@ -27,8 +32,10 @@ EPILOG = (
     "exit codes: 0 success; 1 no trial was completed, a provider failed too often, an objective was missed, or a "
     "metric of --fail-if-worse got worse; 2 usage error; 3 stopped before the cost ceiling; 4 too few trials to tell "
     "whether an objective is met; 130 stopped by a signal, finished trials are kept. The last line on stdout is one "
-    "JSON object."
+    "JSON object, unless stdout is a terminal."
 )
+DEFAULT_SWEEP_TO = 512
+_LOAD_OPTIONS = ("concurrency", "rate", "sweep")
 _PRIMARY_HELP = "metrics that verdicts are about, as in output_tps,e2e (time to answer text); more need more trials"
 _SLO_HELP = "for example ttft_p95<800ms,stalled<1%%,failed<0.5%%; exit code 1 when it is missed, 4 with too few to tell"
 
@@ -44,6 +51,7 @@ class RunOptions:
     primary: tuple[str, ...]
     max_cost_usd: Decimal | None
     record: bool
+    scrape: str | None
     resume: bool
     dry_run: bool
     plots: bool
@@ -126,12 +134,13 @@ def _add_run_options(new: argparse.ArgumentParser) -> None:
     )
     add("--providers", metavar="A,B", help="for example local,sim:steady,replay:FILE")
     add("--strategies", metavar="X,Y", help=f"one or more of {strategies.describe_forms()} (direct)")
-    ways = ",".join(scenario.TRANSPORTS)
-    add("--transport", metavar="X,Y", help=f"of {ways}: all but the first use the service")
+    ways = ",".join(TRANSPORTS[:-1])
+    add("--transport", metavar="X,Y", help=f"of {ways},{BROWSER_FORM}: all but the first use the service")
     add("--url", metavar="URL", help="URL of the service, its API key in STREAMGAUGE_KEY (one is started for the run)")
     names = ", ".join(SHIPPED_PROMPTS)
     add("--prompts", type=Path, metavar="FILE", help=f"one a line, or JSONL with id and prompt; or one of {names}")
-    add("--prompt-count", type=int, metavar="N", help="only the first N prompts (all)")
+    add("--prompt-count", type=int, metavar="N", help="only the first N prompts (all); of a workload N of a shape (24)")
+    add_workload_options(new)
     add("--repeats", type=int, metavar="N", help="repeats of each prompt in each cell; a cache may answer them (1)")
     words = "a nonce before each prompt, so that no cache answers (only where strategies or transports share a prompt)"
     add("--fresh", action=argparse.BooleanOptionalAction, help=words)
@@ -156,19 +165,48 @@ def _add_run_options(new: argparse.ArgumentParser) -> None:
 def _add_load_options(new: argparse.ArgumentParser) -> None:
     load = new.add_mutually_exclusive_group()
     load.add_argument(
-        "--concurrency", type=int, metavar="N", help="concurrent answers of each provider: a closed loop (1)"
+        "--concurrency",
+        metavar="N[,M…]",
+        help="concurrent answers of each provider: a closed loop (1); a sweep of several: 1,2,4 or FROM:TO:STEP",
     )
-    load.add_argument("--rate", type=float, metavar="R", help="requests started per second: an open loop")
-    new.add_argument("--arrivals", choices=scenario.ARRIVALS, help="arrival process of an open loop (constant)")
+    load.add_argument(
+        "--rate", metavar="R[,S…]", help="requests started per second: an open loop; several levels as with concurrency"
+    )
+    load.add_argument(
+        "--sweep",
+        type=int,
+        nargs="?",
+        const=DEFAULT_SWEEP_TO,
+        metavar="MOST",
+        help=f"from one stream to saturation by doubling and bisecting, at most MOST streams ({DEFAULT_SWEEP_TO})",
+    )
+    words = "answers of each level of a sweep, at least (10 for each stream, or 20 s of arrivals; 20)"
+    new.add_argument("--level-answers", type=int, metavar="N", help=words)
+    new.add_argument("--arrivals", choices=ARRIVALS, help="arrival process of an open loop (constant)")
+    words = "shape of gamma arrivals: 1 is poisson, less has more bursts, more is more even"
+    new.add_argument("--burstiness", type=float, metavar="X", help=words)
     words = f"deadlines of fluidity and speed of QoE, of {', '.join(READER_NAMES)}: first=2,tokens=20,chars=40"
     new.add_argument("--reader", metavar="NAME=N,…", help=words)
     words = "of each request over timestamped sockets (new)"
     new.add_argument("--connection", choices=scenario.CONNECTIONS, help=words)
+    _add_browser_options(new.add_argument)
+
+
+def _add_browser_options(add: Callable[..., object]) -> None:
+    add("--stop-after", type=float, metavar="S", help="browser: press Stop so long after the first text, in seconds")
+    add("--page-url", metavar="URL", help=f"{BROWSER}:custom: any chat page, by the CSS selectors below")
+    add("--page-box", metavar="CSS", help="its text box")
+    add("--page-send", metavar="CSS", help="its Send button (the Enter key)")
+    add("--page-answer", metavar="CSS", help="its answers, of which the last is read")
+    add("--page-stop", metavar="CSS", help="its Stop button, which is there only while an answer runs")
 
 
 def _add_output_options(add: Callable[..., object]) -> None:
     add("--dry-run", action="store_true", help="send no requests: print their number and estimated cost")
-    add("--record", action="store_true", help="record every stream with its text as a trace, for `replay`")
+    words = "read the Prometheus metrics of a server each second; `service`: those of the service of this run"
+    add("--scrape", metavar="URL", help=words)
+    words = "record every stream with its text as a trace, for `replay`; a service that the run starts then also says "
+    add("--record", action="store_true", help=words + "when text arrived from the provider")
     add("--slo", metavar="SLO", help=_SLO_HELP)
     add("--primary", metavar="METRICS", help=_PRIMARY_HELP)
     add(
@@ -203,6 +241,8 @@ def parse_run_options(parsed: argparse.Namespace) -> RunOptions:
     except InvalidScenarioError as misfit:
         in_file = file is not None and vars(parsed).get(misfit.key) is None
         raise UsageError(f"{file.location_of(misfit.key) if file and in_file else ''}{misfit}") from None
+    if result.scrape == OWN_SERVICE and not planned.service_transports:
+        raise UsageError("--scrape service: nothing is sent to it (name the address of the server's metrics)")
     return RunOptions(
         scenario=planned,
         prices=result.prices,
@@ -211,6 +251,7 @@ def parse_run_options(parsed: argparse.Namespace) -> RunOptions:
         primary=() if result.primary is None else parse_primary(result.primary),
         max_cost_usd=result.max_cost_usd,
         record=result.record,
+        scrape=result.scrape,
         resume=result.resume,
         dry_run=result.dry_run,
         plots=result.plots,
@@ -225,10 +266,13 @@ def parse_run_options(parsed: argparse.Namespace) -> RunOptions:
 def _merge_options(file: ScenarioFile | None, options: dict[str, Any]) -> dict[str, Any]:
     values = dict(file.values) if file else {}
     # --rate replaces the file's concurrency and vice versa; a --price replaces that model's price only.
-    if "rate" in options:
-        values.pop("concurrency", None)
-    if "concurrency" in options:
-        values.pop("rate", None)
+    for name in _LOAD_OPTIONS:
+        if name in options or "trace" in options:
+            for other in _LOAD_OPTIONS:
+                values.pop(other, None)
+    if not options.keys().isdisjoint(("concurrency", "sweep", "trace")):
+        values.pop("arrivals", None)
+        values.pop("burstiness", None)
     if "prices" in options:
         options["prices"] = {**values.get("prices", {}), **options["prices"]}
     return values | options
@@ -239,6 +283,8 @@ def _validate_options(given: dict[str, Any]) -> dict[str, Any]:
     changes: dict[str, tuple[str, Callable[[Any], Any]]] = {
         "providers": ("providers", _split_list),
         "strategies": ("strategies", _split_list),
+        "concurrency": ("concurrency", partial(_parse_load, "--concurrency")),
+        "rate": ("rate", partial(_parse_load, "--rate")),
         "transport": ("transport", _split_list),
         "effort": ("effort", _split_list),
         "prompts": ("prompts_file", str),
@@ -259,28 +305,35 @@ def _validate_options(given: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
+def _parse_load(option: str, text: str) -> list[float]:
+    """Return the levels of an option; whole numbers as such."""
+    return [int(level) if level == int(level) else level for level in parse_levels(text, option)]
+
+
 def _split_list(text: str) -> list[str]:
     return list(scenario.split_names(text))
 
 
 def _build_scenario(result: RunModel) -> Scenario:
-    prompts: Any = result.prompts or read_prompts(DEFAULT_PROMPTS)
-    count = result.prompt_count
-    if count is not None and count > len(prompts):
+    if result.rate is not None and result.concurrency != (1,):
         raise InvalidScenarioError(
-            "prompt_count", f"prompt-count: out of range (use 1 to {len(prompts)}, the number of prompts)"
+            "rate", "rate and concurrency: both are set (set one; an open loop does not limit concurrency)"
         )
+    levels: tuple[float, ...] = result.concurrency if result.rate is None else result.rate
     return Scenario(
         providers=result.providers,
         strategies=result.strategies,
-        prompts=prompts[:count],
         repeats=result.repeats,
         seed=result.seed,
         max_tokens=result.max_tokens,
         temperature=result.temperature,
-        concurrency=result.concurrency,
-        rate=result.rate,
-        arrivals=result.arrivals,
+        concurrency=result.concurrency[0],
+        levels=tuple(map(float, levels)) if len(levels) > 1 else (),
+        sweep_to=result.sweep,
+        level_answers=result.level_answers,
+        **choose_requests(result),
+        think_s=result.think_s,
+        burstiness=result.burstiness,
         warm_up=int(result.warm_up),
         retries=result.retries,
         transport=result.transport,
@@ -291,7 +344,23 @@ def _build_scenario(result: RunModel) -> Scenario:
         connection=result.connection,
         deadlines=result.reader[0],
         reader=result.reader[1],
+        page=_parse_page(result),
+        stop_after_s=result.stop_after,
     )
+
+
+def _parse_page(result: RunModel) -> PageSelectors | None:
+    """Return the page of `--page-url`. Raises InvalidScenarioError when a selector that it needs is missing."""
+    if result.page_url is None:
+        for key in ("page_box", "page_send", "page_answer", "page_stop"):
+            if getattr(result, key) is not None:
+                raise InvalidScenarioError(key, f"{key.replace('_', '-')}: belongs to a page (add --page-url)")
+        return None
+    for key in ("page_box", "page_answer"):
+        if getattr(result, key) is None:
+            raise InvalidScenarioError(key, f"{key.replace('_', '-')}: missing (write the CSS selector on --page-url)")
+    assert result.page_box is not None and result.page_answer is not None
+    return PageSelectors(result.page_url, result.page_box, result.page_answer, result.page_send, result.page_stop)
 
 
 def parse_share(text: str) -> float:

@@ -9,6 +9,7 @@ from typing import Any
 from evaluation import manifest, scenario
 from evaluation.cli import arguments as cli_arguments
 from evaluation.cli import output, run
+from evaluation.cli.run_model import MAX_FAILURES
 from evaluation.runner.runner import new_run_id
 from settings import InvalidVariablesError
 from streaming.errors import UsageError
@@ -55,15 +56,15 @@ def _main_replay(options: argparse.Namespace) -> int:
     manifest.create_run_folder(options.out)
     facts = replay.replay_run(new_run_id(), replay.read_recordings(paths), names, options.out)
     manifest.write(options.out, facts)
-    output.print_json_line({**output.print_results(options.out, plots=not options.no_plots), "recordings": len(paths)})
-    return 0
+    facts = output.print_results(options.out, plots=not options.no_plots)
+    failing = run.failing_providers(options.out, MAX_FAILURES, option="")
+    output.print_json_line({**facts, "recordings": len(paths), "failing_providers": failing})
+    return 1 if failing or not facts["completed"] else 0
 
 
 def _main_compare(options: argparse.Namespace) -> int:
-    from evaluation import tables
-    from evaluation.analysis import compare, metric_names, slo
+    from evaluation.analysis import compare, metric_names, slo, slo_checks
     from evaluation.reports import compare as reports_compare
-    from evaluation.reports import terminal
 
     objectives = slo.parse_slo(options.slo) if options.slo is not None else ()
     watched = metric_names.parse_metrics(options.fail_if_worse, "--fail-if-worse") if options.fail_if_worse else ()
@@ -72,32 +73,52 @@ def _main_compare(options: argparse.Namespace) -> int:
     label = a_name if a_name == b_name else f"{a_name or 'all of A'} → {b_name or 'all of B'}"
     if (a_name is None) != (b_name is None):
         raise UsageError("compare: one side names a provider (write A:NAME B:NAME, or neither name)")
-    a = compare.select_provider(tables.load(a_folder), a_name, str(label))
-    b = compare.select_provider(tables.load(b_folder), b_name, str(label))
+    a = compare.select_provider(_load_run(a_folder), a_name, str(label))
+    b = compare.select_provider(_load_run(b_folder), b_name, str(label))
     result = compare.compare(a, b, watched, primary)
     if not result.changes:
         raise UsageError(
             f"{options.a}, {options.b}: no provider × strategy completed in both (compare runs that share one, or "
             "A:NAME B:NAME)"
         )
-    terminal.print_table(reports_compare.comparison_table(result, options.a, options.b))
-    for note in reports_compare.comparison_notes(result, to_line):
-        output.print_line(note)
+    _print_comparison(result, options.a, options.b)
     if options.out:
         _write_text(options.out, reports_compare.comparison_markdown(result, options.a, options.b))
     verdicts = [change.verdict for change in result.changes]
     facts: dict[str, Any] = {"a": options.a, "b": options.b, "worse": verdicts.count("worse")}
     facts |= {"better": verdicts.count("better"), "differences": result.differences}
-    facts |= output.print_verdicts(slo.check_objectives(b, objectives)) if objectives else {}
+    facts |= output.print_verdicts(slo_checks.check_objectives(b, objectives)) if objectives else {}
     failing = [f"{c.cell.provider} × {c.cell.strategy}: {c.metric}" for c in result.watched if c.verdict == "worse"]
     untold = [f"{c.cell.provider} × {c.cell.strategy}: {c.metric}" for c in result.watched if c.low is None]
     for word, lines in (("worse", failing), ("too few to tell", untold)):
         for line in lines:
             output.print_note(f"{word} {line}")
-    changes = {"changes": [c.as_dict() for c in result.changes], "watched": [c.as_dict() for c in result.watched]}
+    kinds: dict[str, Sequence[Any]] = {"watched": result.watched, "loads": result.loads}
+    kinds["changes"] = [change for change in result.changes if change.comparisons]
+    changes = {name: [change.as_dict() for change in found] for name, found in kinds.items()}
     output.print_json_line(facts | {"failing": failing, "too_few": untold} | changes)
     outcomes = [*(["missed"] if failing else []), *(["too few"] if untold else [])]
     return output.exit_code_of([*outcomes, facts["slo"]["outcome"]] if objectives else outcomes)
+
+
+def _print_comparison(result: Any, a: str, b: str) -> None:
+    from evaluation.reports import compare as reports_compare
+    from evaluation.reports import terminal
+
+    output.print_line(f"A = {to_line(a)}\nB = {to_line(b)}")
+    for table in reports_compare.comparison_tables(result):
+        terminal.print_table(table)
+    for note in reports_compare.comparison_notes(result, to_line):
+        output.print_line(note)
+
+
+def _load_run(folder: Path) -> Any:
+    """Return a run, and print a warning for everything that is missing or damaged in its folder."""
+    from evaluation import tables
+
+    run = tables.load(folder)
+    output.print_journal_faults(folder)
+    return run
 
 
 def _parse_side(text: str) -> tuple[Path, str | None]:

@@ -10,6 +10,7 @@ from typing import Any
 from rich.table import Table
 
 from evaluation.backends.base import ProviderAccess
+from evaluation.prompts.prompt_file import Prompt
 from evaluation.reports import formatting
 from evaluation.runner.budget import CostEstimate, estimate_trial_cost, estimate_warm_up_cost
 from evaluation.scenario import PlannedTrial, Scenario, display_name, warm_trials
@@ -47,22 +48,26 @@ def estimate_run(scenario: Scenario, access: ProviderAccess, planned: Sequence[P
     for provider in scenario.providers:
         cost_model = access.cost_model(provider)
         # The strategy does not change the cost: each prompt is estimated once per transport.
-        some = {(trial.prompt, trial.transport): trial for trial in planned if trial.provider == provider}
-        prompts = Counter((trial.prompt, trial.transport) for trial in planned if trial.provider == provider)
-        warmed = Counter((t.prompt, t.transport) for t in warm_trials(scenario, planned) if t.provider == provider)
+        some = {_request_key(trial): trial for trial in planned if trial.provider == provider}
+        prompts = Counter(_request_key(trial) for trial in planned if trial.provider == provider)
+        warmed = Counter(_request_key(trial) for trial in warm_trials(scenario, planned) if trial.provider == provider)
         if not prompts:
             continue
         requests = prompts + warmed
         quotes = [
             (estimate_trial_cost(cost_model, scenario, some[prompt]), count) for prompt, count in requests.items()
         ]
-        transports = dict.fromkeys(transport for _, transport in prompts)
+        transports = dict.fromkeys(transport for *_, transport in prompts)
         warm_ups = [
             (estimate_warm_up_cost(cost_model, scenario, transport), scenario.warm_up) for transport in transports
         ]
         warm_ups_count = scenario.warm_up * len(transports) + warmed.total()
         estimates.append(_estimate_provider(provider, prompts.total(), warm_ups_count, quotes + warm_ups))
     return estimates
+
+
+def _request_key(trial: PlannedTrial) -> tuple[Prompt, int, str]:
+    return trial.prompt, trial.turn, trial.transport
 
 
 def _estimate_provider(
@@ -131,7 +136,7 @@ class PlannedPower:
 
     def describe(self) -> str:
         """Return the power in a sentence."""
-        noise = f"if answers vary by {NOISE:.0%}"
+        noise = f"if answers vary by {NOISE:.0%} and no provider drifts"
         need = "more prompts than can be asked" if self.prompts_for_10_percent is None else self.prompts_for_10_percent
         if self.smallest_effect is None:
             return f"power: {self.prompts} prompts are too few to tell providers apart (10 % needs {need}, {noise})"

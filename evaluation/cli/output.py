@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation import manifest
+from evaluation.journal_faults import find_journal_faults
 from evaluation.runner.budget import LEDGER_FILE
 from evaluation.runner.writer import TRACES
 from evaluation.schema import EVENTS_FILE, TRIALS_FILE
@@ -28,8 +29,12 @@ def print_line(text: str) -> None:
 
 
 def print_json_line(facts: Mapping[str, Any]) -> None:
-    """Print the result of a command as one JSON object, the last line on stdout."""
-    sys.stdout.write(json.dumps(facts) + "\n")
+    """Print the result of a command as one JSON object, the last line on stdout; a terminal shows none.
+
+    It is for programs: a person has the tables.
+    """
+    if not sys.stdout.isatty():
+        sys.stdout.write(json.dumps(facts) + "\n")
 
 
 def print_results(folder: Path, *, plots: bool) -> dict[str, Any]:
@@ -39,27 +44,26 @@ def print_results(folder: Path, *, plots: bool) -> dict[str, Any]:
     """
     # Importing pandas takes a second, which must not delay usage errors or the start of a run.
     from evaluation import tables
-    from evaluation.reports import calibration, markdown, provenance, terminal
+    from evaluation.analysis.knee import find_knees
+    from evaluation.analysis.throughput import load_levels
+    from evaluation.reports import calibration, markdown, provenance, terminal, throughput
+    from evaluation.server_metrics.readings import SERVER_FILE
+    from evaluation.server_metrics.table import SERVER_TABLE
 
     made = markdown.write_report(folder, plots=plots)
-    terminal.print_summary(made)
+    levels = load_levels(made)
+    terminal.print_summary(made, levels)
     for line in failure_reasons(made.trials):
         print_note(line)
+    print_journal_faults(folder)
     for warning in calibration.calibration_warnings(made.manifest, made.trials["stamp_source"].dropna().tolist()):
         print_note(f"warning: {warning}")
     if (words := provenance.disturbance_note(made)) is not None:
         print_note(f"warning: {words}")
-    outcomes = {str(name): int(count) for name, count in made.trials["outcome"].value_counts().items()}
+    outcomes = {str(name): int(n) for name, n in made.trials["outcome"].value_counts().items()}
     completed = outcomes.get("completed", 0)
-    names = (
-        manifest.MANIFEST_FILE,
-        TRIALS_FILE,
-        EVENTS_FILE,
-        LEDGER_FILE,
-        TRACES,
-        *tables.TABLE_FILES,
-        *markdown.REPORT_FILES,
-    )
+    written = (manifest.MANIFEST_FILE, TRIALS_FILE, EVENTS_FILE, SERVER_FILE, LEDGER_FILE, TRACES)
+    names = (*written, *tables.TABLE_FILES, SERVER_TABLE, throughput.LEVELS_FILE, *markdown.REPORT_FILES)
     return {
         "folder": str(folder),
         "run_id": made.manifest.get("run_id"),
@@ -67,8 +71,16 @@ def print_results(folder: Path, *, plots: bool) -> dict[str, Any]:
         "completed": completed,
         "failed": len(made.trials) - completed,
         "outcomes": outcomes,
+        "load": [level.as_dict() for level in levels],
+        "knees": [knee.as_dict() for knee in find_knees(levels)],
         "files": [name for name in names if (folder / name).exists()],
     }
+
+
+def print_journal_faults(folder: Path) -> None:
+    """Print a warning for everything that is missing or damaged in a run's folder."""
+    for fault in find_journal_faults(folder):
+        print_note(f"warning: {folder}: {fault}")
 
 
 def failure_reasons(trials: Any) -> list[str]:
@@ -91,20 +103,20 @@ def _failure_reason(outcome: str, message: Any, finish_reason: Any, thinking_tok
 
 def print_verdicts(verdicts: Sequence[Any]) -> dict[str, Any]:
     """Print the objectives that are not met to stderr and return the `slo` field of the JSON line."""
-    from evaluation.analysis import slo
+    from evaluation.analysis import slo_checks
 
     by_outcome = {word: [str(one) for one in verdicts if one.outcome == word] for word in ("missed", "too few")}
     for line in [*by_outcome["missed"], *by_outcome["too few"]]:
         print_note(f"slo {line}")
     met = sum(verdict.met for verdict in verdicts)
     print_note(f"slo: {met} of {len(verdicts)} met")
-    outcome = slo.worst_outcome(verdicts)
+    outcome = slo_checks.worst_outcome(verdicts)
     result = {"met": outcome == "met", "outcome": outcome, "checked": len(verdicts)}
     return {"slo": result | {"missed": by_outcome["missed"], "too_few": by_outcome["too few"]}}
 
 
 def exit_code_of(outcomes: Collection[str]) -> int:
     """Return 1 if an outcome is `missed`, else 4 if one is `too few`, else 0."""
-    from evaluation.analysis import slo
+    from evaluation.analysis import slo_checks
 
-    return next((slo.EXIT_CODES[word] for word in ("missed", "too few") if word in outcomes), 0)
+    return next((slo_checks.EXIT_CODES[word] for word in ("missed", "too few") if word in outcomes), 0)

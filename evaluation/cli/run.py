@@ -7,24 +7,29 @@ from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from evaluation import manifest, scenario
-from evaluation.backends.service_process import running_service
+from evaluation import levels, manifest
+from evaluation.backends.service_process import UNLIMITED_LENGTHS, running_service
 from evaluation.calibration import model
 from evaluation.calibration.model import Calibration
 from evaluation.cli import arguments, output
 from evaluation.cli.arguments import RunOptions
+from evaluation.cli.run_model import OWN_SERVICE
 from evaluation.runner import resume
 from evaluation.runner.budget import COST_PROMISE, LEDGER_FILE, CostCeiling, read_ledger_total
 from evaluation.runner.resume import RunState
 from evaluation.runner.runner import RunSummary, new_run_id, run
 from evaluation.scenario import full_name
 from evaluation.schema import Trial, read_trials
+from evaluation.transports import IN_PROCESS
+from evaluation.workloads.bodies import TokenizerFinder
 from providers import ProviderRegistry
 from providers.local.model_file import find_model
 from providers.models.lists import ModelLists
 from providers.registry import default_timeouts
+from providers.tokenizers import Tokenizer, offline_tokenizer
 from settings import Settings
 from streaming.errors import UsageError
 
@@ -53,7 +58,7 @@ def main_run(parsed: argparse.Namespace) -> int:
         output.print_note(f"note: {summary.shortfall}")
     for name, reason in summary.ended_providers.items():
         output.print_note(f"{name}: its part of the run has ended: {reason} (--resume asks for what is left)")
-    failing = _failing_providers(options.out, options.max_failures)
+    failing = failing_providers(options.out, options.max_failures)
     facts |= {"interrupted": summary.interrupted, "out_of_budget": summary.out_of_budget}
     facts |= {"ended_providers": summary.ended_providers, "failing_providers": failing}
     facts |= {"shortfall": summary.shortfall} | _check_slo(options.out, options)
@@ -61,12 +66,12 @@ def main_run(parsed: argparse.Namespace) -> int:
     return _exit_code(summary, facts)
 
 
-def _failing_providers(folder: Path, limit: float) -> list[str]:
+def failing_providers(folder: Path, limit: float, option: str = "--max-failures ") -> list[str]:
     """Print each provider of which more trials failed than the limit, a share, and return their names."""
     failing = []
     for name, (failed, trials) in count_failures(read_trials(folder)).items():
         if failed > limit * trials:
-            output.print_note(f"{name}: {failed} of {trials} trials failed, more than --max-failures {limit:.0%}")
+            output.print_note(f"{name}: {failed} of {trials} trials failed, more than {option}{limit:.0%}")
             failing.append(name)
     return failing
 
@@ -87,9 +92,10 @@ def _check_slo(folder: Path, options: RunOptions) -> dict[str, Any]:
     if not options.slo:
         return {}
     from evaluation import tables
-    from evaluation.analysis import slo
+    from evaluation.analysis import slo_checks
 
-    return output.print_verdicts(slo.check_objectives(tables.load(folder), options.slo))
+    result = slo_checks.check_objectives(tables.load(folder), options.slo)
+    return output.print_verdicts(result) if result else {}
 
 
 async def _run_dry(options: RunOptions) -> int:
@@ -101,7 +107,7 @@ async def _run_dry(options: RunOptions) -> int:
         _read_calibration(options)
         _check_providers(options, providers)
         await providers.load_prices(options.scenario.providers)
-        planned = scenario.plan(options.scenario)
+        planned = levels.plan_run(options.scenario)
         if options.resume and options.out is not None:
             planned = resume.inspect_run(options.out, options.scenario, retry_failed=options.retry_failed).left
         estimates = dry_run.estimate_run(options.scenario, providers, planned)
@@ -141,18 +147,58 @@ def _run_measurement(options: RunOptions, folder: Path, stack: ExitStack) -> Run
     start.facts["primary"] = list(options.primary)
     start.facts["prices_usd_per_million"] = {name: [str(p) for p in pair] for name, pair in options.prices.items()}
     budget = _make_cost_ceiling(options, providers, start, folder)
+    if options.scenario.uses_browser:
+        from evaluation.backends.browser.chromium import require_chromium
+
+        asyncio.run(require_chromium())
     if not options.resume:
         manifest.create_run_folder(folder)
         stack.enter_context(manifest.lock_run(folder))
     ask = partial(run, options.scenario, providers, folder, start=start, traces=options.record, budget=budget)
+    ask = partial(ask, tokenizers=_tokenizers(options, providers))
     ask = partial(ask, mask=settings.mask_secrets, models=_local_model_names(options, settings))
     target = None
     if any(trial.transport in options.scenario.service_transports for trial in start.left):
         from evaluation.backends.base import ServiceTarget
 
-        service = stack.enter_context(running_service(options.scenario.url, folder))
-        target = ServiceTarget.from_settings(service.url, settings)
+        recordings = None
+        variables = dict(UNLIMITED_LENGTHS) if options.scenario.workload or options.scenario.trace else {}
+        if options.scenario.url is None and (options.scenario.uses_browser or options.record):
+            recordings = Path(stack.enter_context(TemporaryDirectory(prefix="streamgauge-recordings-")))
+            variables["RECORDINGS_DIR"] = str(recordings)
+        page = any(name.startswith("browser:chat") for name in options.scenario.transport)
+        service = stack.enter_context(running_service(options.scenario.url, folder, variables, page=page))
+        target = ServiceTarget.from_settings(service.url, settings, recordings)
+    _start_scraping(options, folder, settings, start, target.url if target else None, stack)
     return asyncio.run(_run_and_close(ask(service=target), providers))
+
+
+def _start_scraping(
+    options: RunOptions, folder: Path, settings: Settings, start: RunState, service_url: str | None, stack: ExitStack
+) -> None:
+    """Scrape the server of `--scrape` until the stack is closed. One that does not answer now is tried again later."""
+    if options.scrape is None:
+        return
+    from evaluation.server_metrics import scraper
+
+    url = service_url if options.scrape == OWN_SERVICE else options.scrape
+    if url is None:  # what is left of a resumed run is not sent to the service
+        return
+    url = scraper.metrics_url(url)
+    facts = start.facts["scrape"] = asyncio.run(scraper.check_server(url, settings))
+    if facts["problem"]:
+        output.print_note(f"--scrape {url}: {facts['problem']} (the run goes on, and tries again each second)")
+    stack.enter_context(scraper.scraping(url, folder, settings))
+
+
+def _tokenizers(options: RunOptions, providers: ProviderRegistry) -> TokenizerFinder:
+    """Return what measures the texts of a workload; of a local model elsewhere nothing is known."""
+
+    async def find_tokenizer(name: str) -> Tokenizer:
+        is_elsewhere = options.scenario.url is not None and IN_PROCESS not in options.scenario.transport
+        return offline_tokenizer(None) if is_elsewhere and name == "local" else await providers.find_tokenizer(name)
+
+    return find_tokenizer
 
 
 async def _load_price_lists(settings: Settings, options: RunOptions) -> ModelLists:
@@ -237,7 +283,7 @@ def _check_providers(options: RunOptions, providers: ProviderRegistry) -> None:
 
     API keys are not checked if all requests go to the service at `--url`: it has its own.
     """
-    elsewhere = options.scenario.url is not None and scenario.IN_PROCESS not in options.scenario.transport
+    elsewhere = options.scenario.url is not None and IN_PROCESS not in options.scenario.transport
     for name in options.scenario.providers:
         try:
             _ = providers.cost_model(name) if elsewhere else providers.route(name)

@@ -15,18 +15,26 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from evaluation.analysis import slo
 from evaluation.analysis.metric_names import parse_primary
+from evaluation.arrivals import ARRIVALS
 from evaluation.backends.service_process import validate_url
 from evaluation.cli.named_numbers import parse_reader, parse_timeouts
 from evaluation.metrics.experience import ReaderModel, TokenDeadlines
 from evaluation.prompts.answer_checks import AnswerCheck, parse_check
-from evaluation.scenario import ARRIVALS, IN_PROCESS
+from evaluation.prompts.prompt_file import Turn, parse_messages, parse_turns
+from evaluation.transports import IN_PROCESS
+from evaluation.workloads.workload import SPREADS, Spread
 from providers.models.pricing import TokenPrices
 from streaming import strategies
 from streaming.errors import UsageError
+from streaming.messages import Message
 from streaming.session import Timeouts
 
 Location = tuple[str | int, ...]
 """Where a value is: its key, for a prompt after `prompts` and its place, for a price after `prices`."""
+MAX_FAILURES = 0.5
+"""The share of a provider's trials that may fail before a command fails, unless an option says otherwise."""
+OWN_SERVICE = "service"
+"""What `scrape` calls the service that the run itself sends to."""
 PRICE_KEYS = ("input", "output", "cached")
 _TABLE_ERRORS = {"tuple_type", "model_type", "dict_type"}
 TABLES = {
@@ -70,6 +78,17 @@ def _check_rate(value: Any) -> float:
         raise ValueError("a number above 0") from None
 
 
+def _check_concurrency(value: Any) -> tuple[int, ...]:
+    levels = value if isinstance(value, list) else [value]
+    if not levels or not all(isinstance(one, int) and not isinstance(one, bool) and one >= 1 for one in levels):
+        raise ValueError("a whole number of at least 1")
+    return tuple(levels)
+
+
+def _check_rates(value: Any) -> tuple[float, ...]:
+    return tuple(map(_check_rate, value if isinstance(value, list) and value else [value]))
+
+
 def _check_names(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list) or not value or not all(isinstance(v, str) and v.strip() for v in value):
         raise ValueError('a list of names, as in ["local", "sim:steady"]')
@@ -91,6 +110,11 @@ def _check_slo(value: Any) -> str:
     return str(value)
 
 
+def _check_scrape(value: Any) -> str:
+    text = _check_text(value)
+    return text if text == OWN_SERVICE else validate_url(text, "--scrape")
+
+
 def _check_primary(value: Any) -> str:
     parse_primary(_check_text(value))
     return str(value)
@@ -105,6 +129,12 @@ def _check_flag(value: Any) -> bool:
 def _check_arrivals(value: Any) -> str:
     if value not in ARRIVALS:
         raise ValueError(" or ".join(f'"{name}"' for name in ARRIVALS))
+    return str(value)
+
+
+def _check_spread(value: Any) -> str:
+    if value not in SPREADS:
+        raise ValueError(" or ".join(f'"{name}"' for name in SPREADS))
     return str(value)
 
 
@@ -142,6 +172,20 @@ def _is_usd(value: Any) -> bool:
         return False
 
 
+def _check_messages(value: Any) -> tuple[Message, ...]:
+    try:
+        return parse_messages(value)
+    except ValueError as error:
+        raise _complete_error(str(error)) from None
+
+
+def _check_turns(value: Any) -> tuple[Turn, ...]:
+    try:
+        return parse_turns(value)
+    except ValueError as error:
+        raise _complete_error(str(error)) from None
+
+
 def _complete_error(words: str) -> PydanticCustomError:
     """Return an error whose words need no name before them."""
     return PydanticCustomError("complete", "{words}", {"words": words})
@@ -165,6 +209,10 @@ class PromptEntry(_StrictModel):
 
     id: _Text
     prompt: _Text
+    system: _Text | None = None
+    messages: Annotated[tuple[Message, ...], _validator(_check_messages)] = ()
+    turns: Annotated[tuple[Turn, ...], _validator(_check_turns)] = ()
+    max_tokens: _Count | None = None
     expected_tokens: _Count | None = None
     expected: Annotated[AnswerCheck | None, _validator(parse_check)] = None
 
@@ -181,26 +229,42 @@ class RunModel(_StrictModel):
     prompts: tuple[PromptEntry, ...] | None = None
     prompts_file: _Text | None = None
     prompt_count: _Count | None = None
+    workload: _Text | None = None
+    spread: Annotated[Spread | None, _validator(_check_spread)] = None
+    shared_prefix: Annotated[float | None, _validator(_check_share)] = None
+    trace: _Text | None = None
+    speed_up: Annotated[float | None, _validator(_check_rate)] = None
     repeats: _Count = 1
-    concurrency: _Count = 1
-    rate: Annotated[float | None, _validator(_check_rate)] = None
+    concurrency: Annotated[tuple[int, ...], _validator(_check_concurrency)] = (1,)
+    rate: Annotated[tuple[float, ...] | None, _validator(_check_rates)] = None
+    sweep: _Count | None = None
+    level_answers: _Count | None = None
     arrivals: Annotated[str, _validator(_check_arrivals)] = "constant"
+    burstiness: Annotated[float | None, _validator(_check_rate)] = None
     max_tokens: _Count = 128
     temperature: Annotated[float | None, _validator(_check_number)] = None
     effort: Annotated[
         tuple[str, ...], _validator(lambda value: tuple(name.lower() for name in _check_one_or_more(value)))
     ] = ()
+    think_s: Annotated[float, _validator(_check_number)] = 0.0
     seed: _NumberFromZero = 0
     retries: _NumberFromZero = 0
     warm_up: _Flag = True
     fresh: _Flag | None = None
     warm: _Flag = False
     connection: Literal["new", "keep-alive"] = "new"
+    page_url: Annotated[str | None, _validator(lambda value: validate_url(_check_text(value), "--page-url"))] = None
+    page_box: _Text | None = None
+    page_send: _Text | None = None
+    page_answer: _Text | None = None
+    page_stop: _Text | None = None
+    stop_after: Annotated[float | None, _validator(_check_number)] = None
     reader: Annotated[
         tuple[TokenDeadlines, ReaderModel], _validator(lambda value: parse_reader(_check_text(value)))
     ] = (TokenDeadlines(), ReaderModel())
     timeouts: Annotated[Timeouts | None, _validator(lambda value: parse_timeouts(_check_text(value)))] = None
     record: _Flag = False
+    scrape: Annotated[str | None, _validator(_check_scrape)] = None
     plots: _Flag = True
     slo: Annotated[str | None, _validator(_check_slo)] = None
     primary: Annotated[str | None, _validator(_check_primary)] = None
@@ -209,7 +273,7 @@ class RunModel(_StrictModel):
     calibration: _Path | None = None
     resume: _Flag = False
     retry_failed: _Flag = False
-    max_failures: Annotated[float, _validator(_check_share)] = 0.5
+    max_failures: Annotated[float, _validator(_check_share)] = MAX_FAILURES
     dry_run: _Flag = False
     out: _Path | None = None
 

@@ -58,6 +58,8 @@ def _read_prompts(model: RunModel, folder: Path) -> dict[str, Any]:
         raise InvalidValueError("prompts and prompts_file are both set (set one of them)", ("prompts_file",))
     if model.prompts is not None:
         values["prompts"] = _make_prompts(model.prompts)
+    if model.trace is not None:
+        values["trace"] = str(folder / model.trace)
     if model.prompts_file is not None:
         del values["prompts_file"]
         try:
@@ -74,8 +76,17 @@ def _make_prompts(entries: tuple[PromptEntry, ...]) -> tuple[Prompt, ...]:
     for place, entry in enumerate(entries):
         if entry.id in seen:
             raise InvalidValueError("the id is used already (use unique ids)", ("prompts", place, "id"))
+        if entry.system is not None and any(message.role == "system" for message in entry.messages):
+            words = "system and a system message are both set (set one of them)"
+            raise InvalidValueError(words, ("prompts", place, "system"))
         seen.add(entry.id)
-    return tuple(Prompt(entry.id, entry.prompt, entry.expected_tokens, entry.expected) for entry in entries)
+    return tuple(
+        Prompt(
+            entry.id, entry.prompt, entry.expected_tokens, entry.expected, entry.system, entry.messages,
+            entry.max_tokens, turns=entry.turns,
+        )
+        for entry in entries
+    )  # fmt: skip
 
 
 class _LineFinder:

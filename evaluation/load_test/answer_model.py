@@ -37,6 +37,8 @@ class Head(_JournalLine):
     max_tokens: WholeNumber | None
     think_s: list[Number]
     shape: str
+    levels: list[Count] = []
+    fresh: bool = False
     ended_at: str | None = None
 
 
@@ -51,6 +53,10 @@ class AnswerLine(_JournalLine):
     started_at: str
     outcome: str
     ramping: bool
+    level: Count | None = None
+    conversation: str | None = None
+    turn: Count | None = None
+    context_tokens: Count | None = None
     real_time: bool
     asked_s: Number
     sent_s: Number | None
@@ -64,11 +70,13 @@ class AnswerLine(_JournalLine):
     attempts: Count | None
     http_status: Count | None
     stamp_source: str | None
+    peer_address: str | None = None
     finish_reason: str | None
     finish_raw: str | None = None
     error_type: str | None
     error_message: str | None
     fell_back_to: str | None
+    correct: bool | None = None
 
 
 Line = TypeVar("Line", bound=_JournalLine)

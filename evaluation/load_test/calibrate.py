@@ -21,11 +21,10 @@ from streaming.errors import UsageError
 
 TOKENS = 64
 GAP_MS = 20.0
-_DURATION_S = 8
 
 
-def calibrate(streams: int, within_ms: float, file: Path) -> Calibration:
-    """Measure one number of streams and write the calibration to `file`, replacing it.
+def calibrate(streams: int, within_ms: float, duration_s: int, file: Path) -> Calibration:
+    """Measure one number of streams for `duration_s` and write the calibration to `file`, replacing it.
 
     Raises UsageError when the options are invalid or a process fails, OSError when the file cannot be written.
     """
@@ -36,7 +35,7 @@ def calibrate(streams: int, within_ms: float, file: Path) -> Calibration:
         log, results = Path(folder, "log.jsonl"), Path(folder, "results")
         command = [sys.executable, "-m", "simulator", "--tokens", str(TOKENS), "--gap-ms", f"{GAP_MS:g}"]
         with start_process([*command, "--log", str(log)], Path(folder, "words")) as server:
-            load = LocustOptions(streams, _DURATION_S, ("openai",), processes=1, more=("--max-tokens", str(TOKENS)))
+            load = LocustOptions(streams, duration_s, ("openai",), processes=1, more=("--max-tokens", str(TOKENS)))
             locust_run.run_locust(load, server.url, results)
         answers = import_answers.read_answers(results).answers
         row = model.compare_with_log(

@@ -6,33 +6,42 @@ that were requested while users were still being added; the manifest counts both
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from decimal import Decimal
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from evaluation import manifest
+from evaluation.analysis.slo import Objective
 from evaluation.backends.interference import is_disturbed
 from evaluation.calibration.machine import describe_machine
 from evaluation.load_test.answer_model import AnswerLine, Head, check
-from evaluation.metrics.trial_metrics import MeasuredAnswer, TimedEvents
+from evaluation.load_test.measured_answer import measured_answer
+from evaluation.load_test.workload import AskedLengths, read_workload
 from evaluation.scenario import full_name
 from evaluation.schema import EVENTS_FILE, TRIALS_FILE, EventRow, Journal, Trial, build_trial, event_rows, read_lines
 from streaming.errors import UsageError
-from streaming.events import Event, Failed, Finish, Notice, TextDelta, ThinkingDelta, TimedEvent, Usage
 
 ANSWERS_FILE = "answers.jsonl"
-_TOKEN_FIELDS = ("input_tokens", "output_tokens", "thinking_tokens", "cached_tokens")
 
 
 @dataclass(frozen=True, slots=True)
 class LoadTestAnswers:
-    """The content of `answers.jsonl`: the test's options, its answers, and the counts of answers left out."""
+    """The content of `answers.jsonl`: the test's options, its answers, and the counts of answers left out.
+
+    `workload` has the lengths that were asked for, None without a workload.
+    """
 
     facts: dict[str, Any]
     answers: list[dict[str, Any]]
     unfinished: int
     ramping: int
+    workload: AskedLengths | None = None
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether no cache can have answered any of the prompts, not even their beginning."""
+        shared = self.workload.workload.get("shared_prefix") if self.workload else None
+        return bool(self.facts.get("fresh")) and not shared
 
 
 def read_answers(folder: Path, *, without_ramp: bool = False) -> LoadTestAnswers:
@@ -49,16 +58,23 @@ def read_answers(folder: Path, *, without_ramp: bool = False) -> LoadTestAnswers
             check(AnswerLine, line, where)
             answers.append(line)
     ended = [answer for answer in answers if answer["outcome"] != "open"]
+    without_ramp = without_ramp or bool(facts.get("levels"))  # between two levels the load is neither
     kept = [answer for answer in ended if not (without_ramp and answer["ramping"])]
-    return LoadTestAnswers(facts, kept, len(answers) - len(ended), len(ended) - len(kept))
+    left_out = len(answers) - len(ended), len(ended) - len(kept)
+    return LoadTestAnswers(facts, kept, *left_out, read_workload(folder))
 
 
 def write_journal(
-    folder: Path, *, without_ramp: bool = False, instrument_error: Mapping[str, Any] | None = None
+    folder: Path,
+    *,
+    without_ramp: bool = False,
+    instrument_error: Mapping[str, Any] | None = None,
+    objectives: Sequence[Objective] = (),
 ) -> LoadTestAnswers:
     """Write the journal and the manifest from a test's answers, replacing existing ones.
 
-    Raises UsageError when an answer is invalid, OSError when a file cannot be written.
+    Without `objectives` those of the existing manifest are kept. Raises UsageError when an answer is invalid, OSError
+    when a file cannot be written.
     """
     load_test = read_answers(folder, without_ramp=without_ramp)
     for name in (TRIALS_FILE, EVENTS_FILE):
@@ -67,46 +83,50 @@ def write_journal(
     with Journal(folder) as journal:
         for number, answer in enumerate(load_test.answers, start=1):
             try:
-                journal.add(*trial_rows(run_id, number, answer))
+                users = answer.get("level") or load_test.facts["users"]
+                journal.add(*trial_rows(run_id, number, answer, float(users), load_test))
             except (ArithmeticError, KeyError, TypeError, ValueError) as error:
                 raise UsageError(f"{folder / ANSWERS_FILE}: answer {number} is invalid ({error!r})") from None
-    manifest.write(folder, manifest_facts(load_test, instrument_error))
+    kept = [objective.text for objective in objectives] or manifest.read(folder).get("slo", [])
+    manifest.write(folder, manifest_facts(load_test, instrument_error) | {"slo": kept})
     return load_test
 
 
-def trial_rows(run_id: str, number: int, answer: Mapping[str, Any]) -> tuple[Trial, list[EventRow]]:
-    """Return an answer's row and event rows; `number`, from 1, is used as the block: load tests have no pairs."""
-    sent_s = answer["sent_s"]
-    timed = [
-        TimedEvent(at_s, _make_event(kind, chars, tokens, answer)) for at_s, kind, chars, tokens in answer["events"]
-    ]
-    stamps = TimedEvents(answer["asked_s"] if sent_s is None else sent_s, None, timed, sent=sent_s is not None)
-    reported = {
-        "headers_s": _elapsed_s(sent_s, answer["headers_s"]),
-        "connect_s": _elapsed_s(0.0, answer["connect_s"]),
-        "finish_raw": answer.get("finish_raw"),
-        **{name: answer[name] for name in _COPIED_FIELDS},
-        **_usage_columns(answer),
-    }
+def trial_rows(
+    run_id: str,
+    number: int,
+    answer: Mapping[str, Any],
+    users: float | None = None,
+    load_test: LoadTestAnswers | None = None,
+) -> tuple[Trial, list[EventRow]]:
+    """Return an answer's row and event rows; `number`, from 1, is used as the block: load tests have no pairs.
+
+    `users` is the level of the load. `load_test` has what holds for all answers.
+    """
+    measured = measured_answer(answer)
+    if load_test is not None and load_test.workload is not None:
+        asked = load_test.workload.asked.get(answer["prompt_id"], [None, None])
+        lengths = dict(zip(("asked_input_tokens", "asked_output_tokens"), asked, strict=True))
+        lengths["template_tokens"] = load_test.workload.template_tokens
+        measured = replace(measured, reported={**measured.reported, **lengths})
     provider, _, model = answer["provider"].partition(":")
     trial = build_trial(
-        MeasuredAnswer(stamps, answer["outcome"], _answer_usage(answer), reported, answer["asked_s"]),
+        measured,
         run_id=run_id,
         prompt_id=answer["prompt_id"],
         name=full_name(provider, model),
         provider=provider,
         model=model or None,
+        level=users,
         repeat=1,
         block=number,
+        conversation=answer.get("conversation"),
+        turn=answer.get("turn"),
+        fresh=True if load_test is not None and load_test.is_fresh else None,
+        correct=answer.get("correct"),
         disturbed=is_disturbed(answer["stamp_source"], answer["merged_reads"], None),
     )
-    return trial, list(event_rows(run_id, trial.trial_id, stamps))
-
-
-_COPIED_FIELDS = (
-    "trial_id", "strategy", "transport", "outcome", "finish_reason", "error_type", "error_message", "http_status",
-    "started_at", "attempts", "fell_back_to", "merged_reads", "stamp_source",
-)  # fmt: skip
+    return trial, list(event_rows(run_id, trial.trial_id, measured.stamps))
 
 
 def manifest_facts(load_test: LoadTestAnswers, instrument_error: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -135,14 +155,26 @@ def manifest_facts(load_test: LoadTestAnswers, instrument_error: Mapping[str, An
             "rate": None,
             "concurrency": facts["users"],
             "retries": 0,
+            "workload": load_test.workload.workload if load_test.workload else None,
+            "levels": [float(level) for level in facts.get("levels", [])],
         },
+        "workload_texts": load_test.workload.texts if load_test.workload else {},
         "measures": manifest.measure_constants(),
         "instrument_error": instrument_error,
         "instrument": [{"real_time_priority": all(answer["real_time"] for answer in answers)}],
-        "loads": [_count_load(facts, answers)],
+        "loads": list(_count_loads(facts, answers)),
         "load": {**facts, "unfinished": load_test.unfinished, "left_out_while_ramping": load_test.ramping},
         **describe_machine(),
     }
+
+
+def _count_loads(facts: Mapping[str, Any], answers: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield the load's metrics, those of each level of a sweep."""
+    for level in facts.get("levels", []):
+        own = [answer for answer in answers if answer.get("level") == level]
+        yield {"level": float(level), **_count_load({**facts, "users": level}, own)}
+    if not facts.get("levels"):
+        yield _count_load(facts, answers)
 
 
 def _count_load(facts: Mapping[str, Any], answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -164,38 +196,3 @@ def _count_load(facts: Mapping[str, Any], answers: Sequence[Mapping[str, Any]]) 
 def _answer_span(answer: Mapping[str, Any]) -> Iterator[tuple[float, int]]:
     yield answer["asked_s"], 1
     yield max([answer["asked_s"], *(event[0] for event in answer["events"])]), -1
-
-
-def _make_event(kind: str, chars: int | None, tokens: int | None, answer: Mapping[str, Any]) -> Event:
-    """Rebuild an event. Only the length of its text was recorded, which is all that the metrics need."""
-    if kind == "text":
-        return TextDelta("·" * (chars or 0))
-    if kind == "thinking":
-        return ThinkingDelta("·" * (chars or 0))
-    if kind == "usage":
-        return Usage(output_tokens=tokens)
-    if kind == "notice":
-        return Notice("retry", "")
-    if kind == "finish":
-        return Finish(answer["finish_reason"] or "other")
-    return Failed(answer["error_type"] or "error", answer["error_message"] or "")
-
-
-def _answer_usage(answer: Mapping[str, Any]) -> Usage:
-    usage = answer["usage"]
-    return Usage(**{name: usage.get(name) for name in _TOKEN_FIELDS}, source=usage.get("source") or "reported")
-
-
-def _usage_columns(answer: Mapping[str, Any]) -> dict[str, Any]:
-    usage = answer["usage"]
-    cost = answer["cost_usd"]
-    known = any(usage.get(name) is not None for name in _TOKEN_FIELDS)
-    return {
-        **{name: usage.get(name) for name in _TOKEN_FIELDS},
-        "token_source": usage.get("source") if known else None,
-        "cost_usd": None if cost is None else Decimal(str(cost)),
-    }
-
-
-def _elapsed_s(from_s: float | None, to_s: float | None) -> float | None:
-    return None if from_s is None or to_s is None else round(to_s - from_s, 9)

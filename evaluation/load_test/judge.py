@@ -1,15 +1,19 @@
 """Verdict on a load test: builds its tables and report, and checks them against the objectives."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from evaluation.analysis import slo
-from evaluation.analysis.slo import Objective, Verdict
+from evaluation.analysis import slo_checks
+from evaluation.analysis.knee import find_knees
+from evaluation.analysis.slo import Objective
+from evaluation.analysis.slo_checks import Verdict
+from evaluation.analysis.throughput import load_levels
 from evaluation.calibration import model
 from evaluation.load_test import import_answers
 from evaluation.reports import markdown
+from evaluation.reports.sweep import describe_knee
 from evaluation.tables import Run
 
 CALIBRATION_FILE = Path("out", "load-calibration.json")
@@ -24,9 +28,9 @@ class LoadTestVerdict:
     verdicts: list[Verdict]
 
     @property
-    def outcome(self) -> slo.Outcome:
+    def outcome(self) -> slo_checks.Outcome:
         """Whether the objectives are met, missed, or too few answers to tell."""
-        return slo.worst_outcome(self.verdicts) if self._has_completed else "missed"
+        return slo_checks.worst_outcome(self.verdicts) if self._has_completed else "missed"
 
     @property
     def holds_here(self) -> bool:
@@ -40,8 +44,13 @@ class LoadTestVerdict:
     @property
     def shortfall(self) -> str | None:
         """How the measured concurrency fell short of the number of users, in words; None if it did not."""
-        load_shortfall: str | None = self.run.manifest["loads"][0]["shortfall"]
-        return load_shortfall
+        shortfalls: Iterator[str | None] = (load["shortfall"] for load in self.run.manifest["loads"])
+        return next(filter(None, shortfalls), None)
+
+    @property
+    def knees(self) -> list[str]:
+        """The knee of each provider of a sweep, in sentences."""
+        return [f"{describe_knee(knee)}." for knee in find_knees(load_levels(self.run))]
 
     @property
     def evidence(self) -> tuple[str, ...]:
@@ -53,22 +62,25 @@ class LoadTestVerdict:
     def facts(self) -> dict[str, Any]:
         """The fields of the JSON line."""
         outcomes = {str(name): int(count) for name, count in self.run.trials["outcome"].value_counts().items()}
-        load, reached = self.run.manifest["load"], self.run.manifest["loads"][0]
+        load, levels = self.run.manifest["load"], load_levels(self.run)
+        most = max(reached["concurrency_max"] for reached in self.run.manifest["loads"])
         missed = [str(verdict) for verdict in self.verdicts if verdict.outcome == "missed"]
         untold = [str(verdict) for verdict in self.verdicts if verdict.outcome == "too few"]
         return {
             "folder": str(self.folder),
             "run_id": self.run.manifest["run_id"],
             "users": load["users"],
-            "concurrency_max": reached["concurrency_max"],
+            "concurrency_max": most,
             "shortfall": self.shortfall,
             "trials": len(self.run.trials),
             "completed": outcomes.get("completed", 0),
             "outcomes": outcomes,
             "unfinished": load["unfinished"],
+            "load": [level.as_dict() for level in levels],
+            "knees": [knee.as_dict() for knee in find_knees(levels)],
             "slo": {
                 "met": not missed and not untold,
-                "outcome": slo.worst_outcome(self.verdicts),
+                "outcome": slo_checks.worst_outcome(self.verdicts),
                 "checked": len(self.verdicts),
                 "missed": missed,
                 "too_few": untold,
@@ -87,8 +99,10 @@ def judge_load_test(
     folder holds no valid load test, OSError when a file cannot be written.
     """
     known = model.read_calibration(CALIBRATION_FILE if CALIBRATION_FILE.exists() else None)
-    import_answers.write_journal(folder, without_ramp=without_ramp, instrument_error=known.as_dict() if known else None)
+    import_answers.write_journal(
+        folder, without_ramp=without_ramp, instrument_error=known.as_dict() if known else None, objectives=objectives
+    )
     run = markdown.write_report(folder, plots=plots)
     uncancelled = run.trials[run.trials["outcome"] != "cancelled"]
-    verdicts = slo.check_objectives(replace(run, trials=uncancelled), tuple(objectives)) if objectives else []
+    verdicts = slo_checks.check_objectives(replace(run, trials=uncancelled), tuple(objectives)) if objectives else []
     return LoadTestVerdict(folder, run, verdicts)

@@ -13,6 +13,8 @@ from evaluation.backends.service_process import ROOT
 from streaming.errors import UsageError
 from streaming.os_limits import usable_cpu_count
 
+NO_REPORT = "--no-report"
+"""The option of the locustfiles with which a test writes its answers only."""
 USER_KINDS = ("sse", "websocket", "openai", "gradio")
 _USERS_PER_PROCESS = 100
 _POLL_INTERVAL_S = 1.0
@@ -106,7 +108,7 @@ def locust_command(load: LocustOptions, url: str, folder: Path) -> list[str]:
     files = ",".join(str(ROOT / "locustfiles" / f"{kind}_user.py") for kind in load.kinds)
     command = [sys.executable, "-m", "locust", "-f", files, "--headless", "--host", url, "--only-summary"]
     command += ["--users", str(load.users), "--spawn-rate", f"{load.users_per_s:g}"]
-    command += ["--run-time", f"{load.duration_s}s", "--out", str(folder.absolute()), "--no-report"]
+    command += ["--run-time", f"{load.duration_s}s", "--out", str(folder.absolute()), NO_REPORT]
     command += ["--json-file", str(folder.absolute() / "locust")]  # replaces Locust's own table
     command += ["--exit-code-on-error", "0", "--loglevel", "WARNING", *load.more]
     if load.workers > 1:

@@ -3,11 +3,17 @@
 A metric is added by one entry with its function in the module of its scope, and removed by deleting that entry.
 """
 
-from evaluation.metrics import arrival, delivery, instrument, tokens
+from evaluation.metrics import arrival, delivery, instrument, painting, tokens
 from evaluation.metrics.metric import Metric, MetricValue
 from evaluation.metrics.trial_metrics import MeasuredAnswer
 
-METRICS: tuple[Metric, ...] = (*instrument.METRICS, *arrival.METRICS, *delivery.METRICS, *tokens.METRICS)
+METRICS: tuple[Metric, ...] = (
+    *instrument.METRICS,
+    *arrival.METRICS,
+    *delivery.METRICS,
+    *painting.METRICS,
+    *tokens.METRICS,
+)
 METRIC_BY_NAME = {metric.name: metric for metric in METRICS}
 
 

@@ -31,8 +31,8 @@ class Chunks:
     @classmethod
     def from_events(cls, events: Iterable[TimedEvent], sent_s: float = 0.0) -> "Chunks":
         """Return the text deltas of a stream of events as chunks; thinking is not answer text."""
-        texts = [(timed.at_s - sent_s, len(timed.event.text)) for timed in events if type(timed.event) is TextDelta]
-        return cls([at_s for at_s, _ in texts], [chars for _, chars in texts])
+        texts = [(timed.at_s - sent_s, timed.event.text) for timed in events if type(timed.event) is TextDelta]
+        return cls([at_s for at_s, _ in texts], list(map(len, [text for _, text in texts])))
 
     def __len__(self) -> int:
         return len(self.at_s)

@@ -32,7 +32,8 @@ METRICS = (
     Metric("delivered_chunks", "updates", "count", "neither", "delivery",
            "number of text deltas that left the strategy", _OWN, lambda a: len(a.delivered), applies_to="any"),
     Metric("delay_mean_s", "delay mean", "s", "less", "delivery",
-           "delivered − arrived, mean over all characters; empty over a transport, where only one end is seen", _OWN,
+           "delivered − arrived from the provider, mean over all characters; over a transport, delivered is the "
+           "arrival at the client, and the delay is empty unless the service recorded its answers", _OWN,
            lambda a: a.delay.mean_s),
     Metric("delay_p95_s", "delay p95", "s", "less", "delivery", "95th percentile of the delay over all characters",
            _OWN, lambda a: a.delay.p95_s),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
 from evaluation.metrics.cadence import Chunks
+from streaming.events import TextDelta, TimedEvent
 
 _TOLERANCE_S = 1e-9
 """Timestamps are rounded to the nanosecond; float rounding must not turn a met deadline into a missed one."""
@@ -13,6 +14,7 @@ _TOLERANCE_S = 1e-9
 
 MAX_PACE_TPS = 1000.0
 """The fastest reading pace that is told apart, in tokens/s: an answer that arrives at once suits any reader."""
+_PAINTED_SHARE = 1.02
 _IN_TIME_SHARE = 0.99
 """The share of the tokens that must be in time at a fluid pace."""
 
@@ -68,8 +70,37 @@ def delivery_delay(source: Chunks, delivered: Chunks) -> Delay:
     return Delay(mean_s, weighted_percentile(held_s, chars, 95.0), max(held_s))
 
 
+def painting_delay(events: Sequence[TimedEvent], painted: Sequence[TimedEvent]) -> Delay:
+    """Return the delay from the events of an answer to the frames that painted it, over all painted characters.
+
+    A page that draws the text as it is paints its characters one by one. One that draws Markdown leaves its marks out:
+    then the letters and digits alone are counted, and the delay is unknown when over 2 % of the painted ones are more
+    than the answer has.
+    """
+    texts, shown = _texts(events), _texts(painted)
+    if not "".join(text for _, text in texts).startswith("".join(text for _, text in shown)):
+        texts, shown = _letters(texts), _letters(shown)
+        if sum(len(text) for _, text in shown) > _PAINTED_SHARE * sum(len(text) for _, text in texts):
+            return Delay()
+    return delivery_delay(_chunks(texts), _chunks(shown))
+
+
+def _texts(events: Sequence[TimedEvent]) -> list[tuple[float, str]]:
+    return [(timed.at_s, timed.event.text) for timed in events if isinstance(timed.event, TextDelta)]
+
+
+def _letters(texts: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
+    return [(at_s, "".join(filter(str.isalnum, text))) for at_s, text in texts]
+
+
+def _chunks(texts: Sequence[tuple[float, str]]) -> Chunks:
+    return Chunks([at_s for at_s, _ in texts], [len(text) for _, text in texts])
+
+
 def _hold_times_s(source: Chunks, delivered: Chunks) -> tuple[list[float], list[int]]:
     """Return the hold times in seconds, and the length of each run of characters that arrived and left together."""
+    if source.chars == delivered.chars and 0 not in source.chars:  # each chunk left as it came
+        return [left_s - at_s for at_s, left_s in zip(source.at_s, delivered.at_s, strict=True)], list(source.chars)
     held_s: list[float] = []
     counts: list[int] = []
     arrivals = zip(source.at_s, source.chars, strict=True)
@@ -80,7 +111,7 @@ def _hold_times_s(source: Chunks, delivered: Chunks) -> tuple[list[float], list[
                 arrived_s, here = next(arrivals, (0.0, 0))
                 if not here:
                     return held_s, counts
-            count = min(leaving, here)
+            count = leaving if leaving < here else here
             held_s.append(left_s - arrived_s)
             counts.append(count)
             leaving -= count
@@ -158,10 +189,12 @@ def fluid_pace_tps(delivered: Chunks, tokens: int | None, deadlines: TokenDeadli
         return None
     start_s = max(delivered.at_s[0], deadlines.first_s)
     due = _tokens_until(delivered, tokens)
-    bounds: list[float] = []
-    for at_s, first, last in zip(delivered.at_s, [0, *due], due, strict=False):
-        late_s = at_s - start_s
-        bounds += [place / late_s if late_s > _TOLERANCE_S else MAX_PACE_TPS for place in range(first, last)]
+    lateness_s = [at_s - start_s for at_s in delivered.at_s]
+    bounds = [
+        place / late_s if late_s > _TOLERANCE_S else MAX_PACE_TPS
+        for late_s, first, last in zip(lateness_s, [0, *due], due, strict=False)
+        for place in range(first, last)
+    ]
     spare = int((1 - _IN_TIME_SHARE) * len(bounds) + _TOLERANCE_S)
     return min(sorted(bounds)[spare], MAX_PACE_TPS)
 
@@ -178,8 +211,10 @@ def waited_s(delivered: Chunks, reader: ReaderModel) -> float | None:
         return None
     end_s, waited = max(delivered.at_s[0], reader.first_s), 0.0
     for at_s, chars in zip(delivered.at_s, delivered.chars, strict=True):
-        waited += max(at_s - end_s, 0.0)
-        end_s = max(at_s, end_s) + chars / reader.chars_per_s
+        if at_s > end_s:
+            waited += at_s - end_s
+            end_s = at_s
+        end_s += chars / reader.chars_per_s
     return waited
 
 
@@ -207,11 +242,9 @@ def qoe(delivered: Chunks, reader: ReaderModel) -> float | None:
     if not len(delivered):
         return None
     speed = reader.chars_per_s
-    read_at_s: list[float] = []
     end_s = reader.first_s
-    for at_s, chars in zip(delivered.at_s, delivered.chars, strict=True):
-        end_s = max(at_s, end_s) + chars / speed
-        read_at_s.append(end_s)
+    chunks = zip(delivered.at_s, delivered.chars, strict=True)
+    read_at_s = [end_s := (at_s if at_s > end_s else end_s) + chars / speed for at_s, chars in chunks]
     halves = zip(read_at_s, delivered.chars, strict=True)
     real = sum([chars * (end_s - at_s + chars / speed / 2) for at_s, chars in halves])
     total = sum(delivered.chars)

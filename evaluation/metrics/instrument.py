@@ -36,4 +36,10 @@ METRICS = (
     Metric("merged_reads", "merged reads", "count", "less", "instrument",
            "reads that may hold several sends, of which the last timestamp survives", _OWN, reported("merged_reads"),
            applies_to="any"),
+    Metric("clock_error_s", "error of the browser's clock", "s", "less", "instrument",
+           "how far the browser's timestamps can be from those of this process, by marks between two readings of its "
+           "clock", _OWN, reported("clock_error_s"), applies_to="any"),
+    Metric("frame_check_s", "check of the frames", "s", "neither", "instrument",
+           "presentation of a frame by the browser's trace − its end by a message from the frame's callback, median of "
+           "a trial", _OWN, reported("frame_check_s"), applies_to="any"),
 )  # fmt: skip

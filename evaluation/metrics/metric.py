@@ -14,9 +14,10 @@ MetricValue = int | float | Decimal | None
 Unit = Literal["s", "count", "1/s", "0-1", "USD", "ratio"]
 Direction = Literal["less", "more", "neither"]
 """Whether less or more is better."""
-Scope = Literal["arrival", "delivery", "tokens", "cost", "instrument"]
+Scope = Literal["arrival", "delivery", "painting", "tokens", "cost", "instrument"]
 """The part of the path that a metric describes. `arrival`: the text as it came from the provider. `delivery`: the text
-as the strategy passed it on to the reader. `instrument`: this program and its machine."""
+as the strategy passed it on to the reader. `painting`: the text as a browser painted it. `instrument`: this program and
+its machine."""
 
 _ENDED_IN_ORDER: frozenset["Outcome"] = frozenset({"completed", "empty", "refused", "filtered"})
 OUTCOMES: dict[str, frozenset["Outcome"]] = {
@@ -59,7 +60,7 @@ class Metric:
         if answer.outcome not in OUTCOMES[self.applies_to]:
             return None
         value = self.function(answer)
-        return round(value, 9) if isinstance(value, float) else value
+        return round(value, 9) if type(value) is float else value
 
 
 def reported(name: str) -> Callable[[MeasuredAnswer], MetricValue]:

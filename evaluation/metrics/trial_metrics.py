@@ -1,7 +1,7 @@
 """What the metrics of one answer are computed from: its events with timestamps at both ends, and its receipt.
 
-A trial over a transport of the service has timestamps at the reader's end only: its events are `delivered`. The metrics
-of arrival are then computed from the delivered events, and the delay added by the service's strategy is unknown.
+A trial that a client received from the service was timed at the reader's end: its events are `delivered`, and the
+metrics of arrival are computed from them. The source, and with it the delay, is known if the service recorded it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from evaluation.metrics import cadence as metrics_cadence
 from evaluation.metrics import experience
-from streaming.events import Event, Notice, TimedEvent, Usage, dropped_settings_of
+from streaming.events import Event, Notice, TimedEvent, Usage, dropped_settings_of, notices_of
 
 if TYPE_CHECKING:
     from streaming.pipeline import Outcome, Receipt  # not at run time: load tests must not import asyncio
@@ -21,19 +21,26 @@ if TYPE_CHECKING:
 class TimedEvents:
     """An answer's events at both ends in chronological order, and the send timestamp, all on one clock.
 
-    `source` is None if the answer came over a transport of the service. If the request was never sent (`sent` is
-    False), `sent_s` is the time at which the trial started.
+    `source` is None if the answer came over a transport of the service whose own timestamps are not known. `painted` is
+    the text of each frame that a browser presented, None if no browser read the answer. If the request was never sent
+    (`sent` is False), `sent_s` is the time at which the trial started. `timed_at_client`: a client of the service took
+    the timestamps of `delivered`, and those of `source` are the service's own.
     """
 
     sent_s: float
     source: Sequence[TimedEvent] | None
     delivered: Sequence[TimedEvent]
     sent: bool = True
+    painted: Sequence[TimedEvent] | None = None
+    timed_at_client: bool = False
 
     @property
     def first_end(self) -> Sequence[TimedEvent]:
-        """The events nearest to the provider: the source events, or the delivered events if there is no source."""
-        return self.delivered if self.source is None else self.source
+        """The events that the metrics of arrival are computed from: the source events.
+
+        Without a source, and at a client of the service, they are the delivered ones.
+        """
+        return self.delivered if self.source is None or self.timed_at_client else self.source
 
 
 @dataclass(frozen=True)
@@ -58,9 +65,14 @@ class MeasuredAnswer:
         return self.stamps.sent_s if self.stamps.sent else None
 
     @cached_property
-    def source(self) -> metrics_cadence.Chunks:
-        """The text as it arrived from the provider."""
+    def arrived(self) -> metrics_cadence.Chunks:
+        """The text as it arrived: from the provider, or at a client of the service."""
         return metrics_cadence.Chunks.from_events(self.stamps.first_end, self.stamps.sent_s)
+
+    @cached_property
+    def source(self) -> metrics_cadence.Chunks:
+        """The text as it arrived from the provider; nothing if that is not known."""
+        return metrics_cadence.Chunks.from_events(self.stamps.source or (), self.stamps.sent_s)
 
     @cached_property
     def delivered(self) -> metrics_cadence.Chunks:
@@ -70,12 +82,12 @@ class MeasuredAnswer:
     @cached_property
     def cadence(self) -> metrics_cadence.Cadence:
         """The inter-chunk latency on arrival."""
-        return metrics_cadence.cadence(self.source.gaps_s)
+        return metrics_cadence.cadence(self.arrived.gaps_s)
 
     @cached_property
     def stalls(self) -> tuple[int, float] | tuple[None, None]:
         """The number of stalls on arrival, and their excess in seconds."""
-        return metrics_cadence.stalls(self.source.gaps_s)
+        return metrics_cadence.stalls(self.arrived.gaps_s)
 
     @cached_property
     def delay(self) -> experience.Delay:
@@ -87,34 +99,68 @@ class MeasuredAnswer:
         return experience.delivery_delay(self.source, self.delivered)
 
     @cached_property
+    def painted(self) -> metrics_cadence.Chunks:
+        """The text as a browser painted it; nothing if no browser read the answer."""
+        return metrics_cadence.Chunks.from_events(self.stamps.painted or (), self.stamps.sent_s)
+
+    @cached_property
+    def paint_delay(self) -> experience.Delay:
+        """The delay from leaving the strategy to being painted."""
+        return self._delay_to_painted(self.stamps.delivered)
+
+    @cached_property
+    def total_delay(self) -> experience.Delay:
+        """The delay from arriving from the provider to being painted."""
+        return experience.Delay() if self.stamps.source is None else self._delay_to_painted(self.stamps.source)
+
+    def _delay_to_painted(self, events: Sequence[TimedEvent]) -> experience.Delay:
+        if self.stamps.painted is None:
+            return experience.Delay()
+        return experience.painting_delay(events, self.stamps.painted)
+
+    @cached_property
     def answer_tokens(self) -> int | None:
         """The tokens of the answer's text; None if they are estimated or their number is unknown."""
         return metrics_cadence.answer_tokens(self.usage)
 
-    @property
+    @cached_property
+    def notices(self) -> list[Notice]:
+        """The notices at the end nearest to the provider."""
+        return notices_of(self.stamps.first_end)
+
+    @cached_property
     def last_attempt(self) -> Sequence[TimedEvent]:
         """The events after the last retry or fallback, without the thinking of abandoned attempts."""
         events = self.stamps.first_end
-        for place in range(len(events) - 1, -1, -1):
-            event = events[place].event
-            if isinstance(event, Notice) and event.kind in ("retry", "fallback"):
-                return events[place + 1 :]
-        return events
+        attempts = [notice for notice in self.notices if notice.kind in ("retry", "fallback")]
+        if not attempts:
+            return events
+        return events[max(place for place, timed in enumerate(events) if timed.event is attempts[-1]) + 1 :]
 
     def first_event_s(self, events: Sequence[TimedEvent], kinds: tuple[type[Event], ...]) -> float | None:
         """Return the seconds from sending to the first event of these kinds; None if there is none."""
-        return next((timed.at_s - self.stamps.sent_s for timed in events if isinstance(timed.event, kinds)), None)
+        for timed in events:
+            if type(timed.event) in kinds:
+                return timed.at_s - self.stamps.sent_s
+        return None
 
     def server_timing_s(self, name: str) -> float | None:
         """Return one of the server's own timings in seconds; None if the answer has none of this name."""
-        notices = (timed.event for timed in self.stamps.first_end if isinstance(timed.event, Notice))
-        named = [notice.detail[name] for notice in notices if notice.kind == "timings" and name in notice.detail]
-        return float(named[-1]) if named and isinstance(named[-1], (int, float)) else None
+        value = self._server_timings.get(name)
+        return float(value) if isinstance(value, (int, float)) else None
 
+    @cached_property
+    def _server_timings(self) -> dict[str, str | int | float]:
+        timings: dict[str, str | int | float] = {}
+        for notice in self.notices:
+            if notice.kind == "timings":
+                timings |= notice.detail
+        return timings
 
-def dropped_settings(timestamps: TimedEvents) -> str | None:
-    """Return the settings dropped from the request, separated by commas; None if none was dropped."""
-    return ",".join(dropped_settings_of(timed.event for timed in timestamps.first_end)) or None
+    @property
+    def dropped_settings(self) -> str | None:
+        """The settings dropped from the request, separated by commas; None if none was dropped."""
+        return ",".join(dropped_settings_of(self.notices)) or None
 
 
 def outcome_columns(receipt: "Receipt") -> dict[str, Any]:

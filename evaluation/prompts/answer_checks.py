@@ -1,11 +1,21 @@
-"""Checks of an answer's text against what the prompt file expects: `exact`, `contains`, `number` or `regex`."""
+"""Checks of an answer's text against what the prompt file expects.
 
+The kinds are `exact`, `contains`, `number`, `regex` and `json_schema`.
+"""
+
+import json
 import re
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Never
+
+if TYPE_CHECKING:
+    from jsonschema_rs import Validator
 
 _NUMBER_PATTERN = re.compile(r"-?\d[\d,]*(?:\.\d+)?|-?\.\d+")
-KINDS = ("exact", "contains", "number", "regex")
+_FENCED_PATTERN = re.compile(r"^[ \t]*(```+|~~~+)[^\n]*\n(.*?)^[ \t]*\1[ \t]*$", re.DOTALL | re.MULTILINE)
+_MAX_REASON_CHARS = 200
+KINDS = ("exact", "contains", "number", "regex", "json_schema")
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +24,8 @@ class AnswerCheck:
 
     `exact`: the text, apart from white space around it, a final full stop, and upper and lower case. `contains`: each
     of these strings occurs, in upper or lower case. `number`: the last number in the text is within `tolerance` of it.
-    `regex`: the pattern is found in the text, as by `re.search`.
+    `regex`: the pattern is found in the text, as by `re.search`. `json_schema`: the text, or else its last fenced
+    block, is JSON that a JSON Schema (here as JSON text) accepts.
     """
 
     exact: str | None = None
@@ -22,6 +33,7 @@ class AnswerCheck:
     number: float | None = None
     tolerance: float = 0.0
     regex: str | None = None
+    json_schema: str | None = None
 
     def is_correct(self, text: str) -> bool:
         """Return whether an answer is right."""
@@ -31,12 +43,40 @@ class AnswerCheck:
             return all(part.casefold() in text.casefold() for part in self.contains)
         if self.regex is not None:
             return re.search(self.regex, text) is not None
+        if self.json_schema is not None:
+            return _is_accepted(_make_validator(self.json_schema), text)
         numbers = _NUMBER_PATTERN.findall(text)
         return bool(numbers) and abs(float(numbers[-1].replace(",", "")) - (self.number or 0.0)) <= self.tolerance
 
 
 def _normalize(text: str) -> str:
     return text.strip().removesuffix(".").rstrip().casefold()
+
+
+def _is_accepted(validator: "Validator", text: str) -> bool:
+    blocks = [block for _, block in _FENCED_PATTERN.findall(text)]
+    for source in (text, *blocks[-1:]):
+        try:
+            return bool(validator.is_valid(json.loads(source, parse_constant=_reject_constant)))
+        except (ValueError, RecursionError):
+            continue
+    return False
+
+
+def _reject_constant(name: str) -> Never:
+    raise ValueError(f"{name} is not JSON")
+
+
+@lru_cache(maxsize=256)
+def _make_validator(schema: str) -> "Validator":
+    """Return the validator of a JSON Schema. Raises ValueError if it is invalid, or refers to another document."""
+    from jsonschema_rs import validator_for  # here because few prompt files have a schema
+
+    return validator_for(json.loads(schema), retriever=_reject_reference)
+
+
+def _reject_reference(uri: str) -> Never:
+    raise ValueError("references to other documents are not followed")
 
 
 def parse_check(fields: Any) -> AnswerCheck:
@@ -52,6 +92,8 @@ def parse_check(fields: Any) -> AnswerCheck:
         return _number_check(value, fields.get("tolerance", 0.0))
     if kind == "contains":
         return _contains_check([value] if isinstance(value, str) else value)
+    if kind == "json_schema":
+        return _schema_check(value)
     if not isinstance(value, str) or not value:
         raise ValueError(f'a text, as in {{"{kind}": "Lisbon"}}')
     if kind == "exact":
@@ -73,6 +115,18 @@ def _contains_check(parts: Any) -> AnswerCheck:
     if not isinstance(parts, list) or not parts or not all(isinstance(part, str) and part for part in parts):
         raise ValueError('a list of strings, as in {"contains": ["Lisbon"]}')
     return AnswerCheck(contains=tuple(parts))
+
+
+def _schema_check(schema: Any) -> AnswerCheck:
+    try:
+        if not isinstance(schema, dict):
+            raise ValueError("it is not an object")
+        check = AnswerCheck(json_schema=json.dumps(schema, allow_nan=False))
+        _make_validator(str(check.json_schema))
+    except (TypeError, ValueError, RecursionError) as error:
+        reason = str(error).partition("\n")[0][:_MAX_REASON_CHARS]
+        raise ValueError(f'a JSON Schema, as in {{"json_schema": {{"type": "object"}}}}: {reason}') from None
+    return check
 
 
 def _is_number(value: object) -> bool:

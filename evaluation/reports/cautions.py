@@ -32,7 +32,8 @@ def iter_cautions(run: Run, groups: Sequence[Group], comparisons: Sequence[Provi
     if len(cells) > 1:
         yield from _length_cautions(cells, summary.answer_lengths(run)[1])
     yield from _burst_cautions(cells)
-    yield from _load_cautions(trials, names)
+    if not run.is_sweep:  # its levels differ on purpose
+        yield from _load_cautions(trials, names)
     yield from _wait_cautions(trials, names)
     yield from _served_cautions(cells)
 

@@ -47,7 +47,10 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """One chart; `caption` has its numbers, `note` explains it. A None in a series' `y` ends a line."""
+    """One chart; `caption` has its numbers, `note` explains it. A None in a series' `y` ends a line.
+
+    With `has_points` each value of a line is marked: they are few, and nothing is known between them.
+    """
 
     id: str
     title: str
@@ -58,6 +61,7 @@ class Chart:
     caption: str
     note: str = ""
     log_x: bool = False
+    has_points: bool = False
 
     @property
     def is_step(self) -> bool:

@@ -11,6 +11,8 @@ import pandas as pd
 
 from evaluation.analysis import statistics, trial_names, verdicts
 from evaluation.analysis.statistics import Floats
+from evaluation.analysis.throughput import load_levels
+from evaluation.metrics.experience import TokenDeadlines
 from evaluation.reports import formatting
 from evaluation.reports.chart_kinds import (
     BOX_NOTE,
@@ -28,7 +30,13 @@ from evaluation.reports.chart_kinds import (
     strategy_charts,
     timeline_chart,
 )
+from evaluation.reports.conversations import conversation_charts
+from evaluation.reports.fluidity_chart import fluidity_chart
+from evaluation.reports.load_charts import load_charts
+from evaluation.reports.painting import painting_charts
 from evaluation.reports.provenance import is_replay
+from evaluation.reports.server_side import server_charts
+from evaluation.reports.sweep import sweep_charts
 from evaluation.scenario import display_name
 from evaluation.tables import Run, escape_run
 from streaming.escaping import to_line
@@ -39,29 +47,38 @@ _MIN_GAP_MS = 0.01
 
 def build_charts(run: Run) -> list[Chart]:
     """Return the charts for which a run has data; their texts are plain, and each output format must escape them."""
+    levels = load_levels(run)
     run = escape_run(run, to_line)
     trials, names = trial_names.add_transport_names(run, run.trials)
     done = trials[trials["outcome"] == "completed"]
+    load = load_charts(run, trials) if run.manifest.get("kind") == "load" and len(trials) else []
     if not len(done):
-        return []
+        return load
     strategies = trial_names.order_values(run, "strategies", done["strategy"])
+    due = run.manifest.get("measures", {}).get("fluidity", {}).get("first_s", TokenDeadlines().first_s)
+    fluid = fluidity_chart(done, run.events, names, strategies, due)
     found: list[Chart | None]
     if is_replay(run):
-        found = [delay_chart(done, names, strategies), *strategy_charts(done, names, strategies)]
+        found = [delay_chart(done, names, strategies), *strategy_charts(done, names, strategies), fluid]
     else:
         texts = _text_arrivals(run, done)
         found = [
+            *sweep_charts(levels),
+            *server_charts(run),
+            *conversation_charts(run),
             _answer_chart(run, trials, names),
             _progress_chart(done, names, texts),
             *_gap_charts(done, names, texts),
         ]
-        found += [delay_chart(done, names, strategies), cost_chart(done, names), timeline_chart(trials, names, texts)]
-    return [chart for chart in found if chart is not None]
+        found += painting_charts(done, names, strategies)
+        found += [delay_chart(done, names, strategies), fluid, cost_chart(done, names)]
+        found.append(timeline_chart(trials, names, texts))
+    return [*load, *(chart for chart in found if chart is not None)]
 
 
 def _text_arrivals(run: Run, done: pd.DataFrame) -> pd.DataFrame:
     """Return the text chunks as they arrived, with the gap before each chunk and the provider's name."""
-    return statistics.arrival_chunks(run.events).merge(done[["trial_id", "name"]], on="trial_id")
+    return statistics.arrival_chunks(run.events, run.trials).merge(done[["trial_id", "name"]], on="trial_id")
 
 
 def _answer_chart(run: Run, trials: pd.DataFrame, names: list[str]) -> Chart | None:

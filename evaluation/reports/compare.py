@@ -1,12 +1,13 @@
-"""A comparison of two runs as a table for the terminal, and as Markdown."""
+"""A comparison of two runs as tables for the terminal, and as Markdown."""
 
 from collections.abc import Iterable, Iterator
+from itertools import groupby
 
 from rich.table import Table
 
 from evaluation.analysis.compare import CellKey, MetricChange, RunComparison
 from evaluation.analysis.metric_names import SHARE_METRICS
-from evaluation.reports import formatting
+from evaluation.reports import formatting, throughput
 from evaluation.reports.verdict_text import format_share
 from evaluation.scenario import display_name
 from evaluation.schema import TRIAL_UNITS
@@ -16,14 +17,18 @@ HEADER = ("provider", "strategy", "metric", "A", "B", "change, 95 % interval", "
 _COLOURS = {"better": "green", "worse": "red"}
 
 
-def comparison_table(comparison: RunComparison, a: str, b: str) -> Table:
-    """Return a table with one row for each metric of each cell that both runs have."""
-    table = Table(title=f"A = {to_line(a)}   B = {to_line(b)}")
-    for place, heading in enumerate(HEADER):
-        table.add_column(heading, justify="left" if place < 3 or place == len(HEADER) - 1 else "right")
-    for change in comparison.changes:
-        table.add_row(*comparison_row(change, to_line), style=_COLOURS.get(change.verdict))
-    return table
+def comparison_tables(comparison: RunComparison) -> Iterator[Table]:
+    """Yield a table for each cell that both runs have, with one row for each metric."""
+    for cell, changes in groupby(comparison.changes, key=lambda change: change.cell):
+        table = Table(title=_cell_text(cell, to_line))
+        table.add_column("metric")
+        for heading in ("change, 95 % interval", "A", "B", "n"):
+            table.add_column(heading, justify="right")
+        table.add_column("verdict")
+        for change in changes:
+            _, _, metric, a, b, text, n, verdict = comparison_row(change, to_line)
+            table.add_row(metric, text, a, b, n, verdict, style=_COLOURS.get(change.verdict))
+        yield table
 
 
 def comparison_row(change: MetricChange, escape: Escape) -> list[str]:
@@ -71,6 +76,8 @@ def comparison_notes(comparison: RunComparison, escape: Escape) -> Iterable[str]
     for name, cells in (("A", comparison.only_a), ("B", comparison.only_b)):
         if cells:
             yield f"Only in {name}: {', '.join(_cell_text(cell, escape) for cell in cells)}."
+    for line in throughput.describe_load_changes(comparison.loads, escape):
+        yield f"{line}."
 
 
 def _metrics_text(claims: list[MetricChange]) -> str:

@@ -26,8 +26,10 @@ def decision_table(groups: Sequence[Group], length_unit: str) -> Iterator[str]:
         ("tokens/s", [_interval(group.median("output_tps")) for group in groups]),
         (f"length, {length_unit}", [formatting.format_number(group.median("length").value) for group in groups]),
         ("failed", [_share_text(group.failures.failed, group.failures.trials) for group in groups]),
-        ("USD per 1000 delivered", [_cost_text(group) for group in groups]),
+        ("USD per 1000 delivered", [_cost_text(group, group.cost_per_1000_usd) for group in groups]),
         ("correct", [_share_text(group.correct, group.checked) for group in groups]),
+        ("USD per 1000 correct", [_cost_text(group, group.usd_per_1000_correct) for group in groups]),
+        ("seconds per correct", [formatting.format_number(group.seconds_per_correct) for group in groups]),
         ("price-performance", [frontier.get(place, formatting.UNKNOWN) for place in range(len(groups))]),
     ]
     if len({group.strategy for group in groups}) == 1:
@@ -68,10 +70,10 @@ def _share_text(count: int, total: int) -> str:
     return f"{format_share(count / total)} [{low * 100:.0f}, {high * 100:.0f}]"
 
 
-def _cost_text(group: Group) -> str:
-    if group.cost_per_1000_usd is None:
+def _cost_text(group: Group, usd: float | None) -> str:
+    if usd is None:
         return formatting.UNKNOWN
-    return ("≈ " if group.cost_estimated else "") + formatting.format_usd(round(group.cost_per_1000_usd, 6))
+    return ("≈ " if group.cost_estimated else "") + formatting.format_usd(round(usd, 6))
 
 
 def price_frontier(groups: Sequence[Group]) -> dict[int, str]:
@@ -117,6 +119,11 @@ def _notes(groups: Sequence[Group], titles: Sequence[str]) -> Iterator[str]:
         )
     if "USD per 1000 delivered" in titles:
         yield "USD: all that was spent, failed trials included, for 1000 delivered answers."
+    if "correct" in titles:
+        yield (
+            "Correct: the share of the answers that are what the prompt file expects, failed ones never; per correct "
+            "answer: what all the checked ones cost and took, one after the other."
+        )
     yield "Tokens/s and length are medians of completed answers."
 
 

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from evaluation.analysis.statistics import Difference, Estimate
 from evaluation.analysis.summary import Group
 from evaluation.metrics import METRIC_BY_NAME
-from evaluation.scenario import TRANSPORTS, display_name
+from evaluation.scenario import display_name
+from evaluation.transports import TRANSPORTS
 
 UNKNOWN = "–"
 NEVER = "∞"
@@ -52,7 +53,7 @@ def format_interval(estimate: Estimate, *, in_ms: bool) -> str:
 
 def transport_note(names: Iterable[str]) -> str:
     """Return a note on text received over a transport of the service, or an empty text if no name has one."""
-    over_transport = any(name.endswith(f" over {transport}") for name in names for transport in TRANSPORTS)
+    over_transport = any(f" over {transport}" in name for name in names for transport in TRANSPORTS)
     return (
         " Text that arrives over a transport of the service has passed through its strategy." if over_transport else ""
     )
@@ -99,20 +100,22 @@ def format_percent(ratio: float | None) -> str:
     """Return a ratio as a signed change in per cent, `+12 %`; a dash for None."""
     if ratio is None:
         return UNKNOWN
-    return f"+{NEVER}" if math.isinf(ratio) else f"{_percent_number(ratio):+} %".replace("+0 %", "0 %")
+    return f"+{NEVER}" if math.isinf(ratio) else f"{_format_percent_number(ratio, sign='+')} %".replace("+0 %", "0 %")
 
 
-def _percent_number(ratio: float) -> float | int:
-    """Return the change in per cent: whole from 10 % on, with one decimal below."""
+def _format_percent_number(ratio: float, sign: str = "") -> str:
+    """Return the change in per cent: with one decimal below 10 %, whole from there on, and rounded from 10,000 % on."""
     percent = (ratio - 1) * 100
-    return round(percent) if abs(percent) >= 9.95 else round(percent, 1) + 0.0
+    if abs(percent) >= 9_999.5:
+        return f"{percent:{sign}.2g}"
+    return f"{round(percent) if abs(percent) >= 9.95 else round(percent, 1) + 0.0:{sign}}"
 
 
 def format_change(ratio: float | None, low: float | None, high: float | None) -> str:
     """Return a ratio with its interval as changes: `+12 % [4, 21]`."""
     if low is None or high is None or ratio is None:
         return format_percent(ratio)
-    ends = (NEVER if math.isinf(end) else f"{_percent_number(end)}" for end in (low, high))
+    ends = (NEVER if math.isinf(end) else _format_percent_number(end) for end in (low, high))
     return f"{format_percent(ratio)} [{', '.join(ends)}]"
 
 

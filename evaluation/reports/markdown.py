@@ -1,18 +1,29 @@
 """A run's report in Markdown: verdict, decision table, objectives, then the rest. Sections without data are omitted."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
 from evaluation import manifest, tables
-from evaluation.analysis import slo, summary, trial_names, verdicts
+from evaluation.analysis import slo, slo_checks, summary, throughput, trial_names, verdicts
+from evaluation.analysis.knee import find_knees
 from evaluation.analysis.statistics import SMALL_SAMPLE_NOTE, Difference, Estimate
 from evaluation.analysis.summary import Group
+from evaluation.analysis.throughput import LoadLevel
 from evaluation.analysis.verdicts import ProviderComparison
-from evaluation.reports import cautions, decision, formatting, provenance, replay, transports, verdict_text
+from evaluation.analysis.workloads import shape_lengths
+from evaluation.journal_faults import find_journal_faults
+from evaluation.reports import cautions, decision, formatting, painting, provenance, replay, transports, verdict_text
+from evaluation.reports.conversations import conversation_section
 from evaluation.reports.metric_table import metric_table
+from evaluation.reports.server_side import server_section
+from evaluation.reports.sweep import headline as sweep_headline
+from evaluation.reports.sweep import knee_lines
+from evaluation.reports.throughput import throughput_table, write_levels
+from evaluation.reports.workload import length_warnings, workload_table
 from evaluation.runner.budget import COST_PROMISE
 from evaluation.scenario import display_name
 from evaluation.schema import atomic_write
@@ -38,9 +49,13 @@ def write_report(folder: Path, *, plots: bool = False) -> Run:
     run = add_verdicts(run)
     if run.manifest:
         manifest.write(folder, run.manifest)
-    text = markdown(run)
+    levels = throughput.load_levels(run)
+    write_levels(folder, levels)
+    text = markdown(run, find_journal_faults(folder), levels)
     _write_atomically(folder / REPORT_FILE, text)
-    if plots:
+    if not plots:
+        _remove_page(folder)
+    else:
         # Imported here because the chart library takes a second to import.
         from evaluation.reports import charts, html, png
 
@@ -56,7 +71,7 @@ def add_verdicts(run: Run) -> Run:
         return run
     facts = {"verdicts": [result.as_dict() for result in verdicts.compare_providers(run)]}
     if objectives := run.manifest.get("slo"):
-        result = slo.check_objectives(run, slo.parse_slo(",".join(objectives)))
+        result = slo_checks.check_objectives(run, slo.parse_slo(",".join(objectives)))
         facts["objectives"] = [verdict.as_dict() for verdict in result]
     return replace(run, manifest=run.manifest | facts)
 
@@ -66,23 +81,44 @@ def _write_atomically(path: Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
-def markdown(run: Run) -> str:
-    """Return the report as Markdown; times are in milliseconds, and untrusted text is escaped."""
+def _remove_page(folder: Path) -> None:
+    """Remove the page and the charts of an earlier report, which need not agree with this one."""
+    (folder / PAGE_FILE).unlink(missing_ok=True)
+    for old in (folder / "plots").glob("*.png"):
+        old.unlink()
+    with suppress(OSError):  # the folder holds other files
+        (folder / "plots").rmdir()
+
+
+def markdown(run: Run, faults: Sequence[str] = (), levels: Sequence[LoadLevel] | None = None) -> str:
+    """Return the report as Markdown; times are in milliseconds, and untrusted text is escaped.
+
+    `faults` are sentences on what is missing or damaged in the run's folder, `levels` those of the run if known.
+    """
     objectives = list(_objective_lines(run))
+    levels = throughput.load_levels(run) if levels is None else levels
+    load = [*throughput_table(levels), *knee_lines(levels)]
+    lengths = shape_lengths(run)
     run = escape_run(run, to_markdown)
     groups, differences = summary.groups(run), summary.strategy_differences(run)
     if provenance.is_replay(run):
         return _replay_report(run, groups, differences)
     comparisons = verdicts.compare_providers(run)
     lines = [f"# Evaluation {run.manifest.get('run_id', '')}".rstrip(), ""]
-    lines += _iter_findings(run, groups, comparisons)
+    lines += _iter_findings(run, groups, comparisons, levels, list(length_warnings(lengths)))
+    lines += [line for fault in faults for line in ("", f"**Damaged: {to_markdown(fault)}.**")]
     if groups:
         lines += ["", "## Decision", "", *decision.decision_table(groups, summary.answer_lengths(run)[1])]
     sections: dict[str, Iterator[str] | list[str]] = {
         "Objectives": objectives,
+        "Throughput": load,
+        "Server": server_section(run),
+        "Workload": workload_table(lengths),
+        "Conversations": conversation_section(run),
         "Comparisons": _comparison_lines(comparisons),
         "Cadence": _cadence_table(groups),
         "Delivery to the reader": _reader_table(run, groups),
+        "On the screen": list(painting.painting_table(groups)),
         "Transport overhead": list(transports.transport_table(run)),
         "Exploratory differences": _exploratory_lines(verdicts.explore_providers(run), differences),
         "All metrics": metric_table(groups),
@@ -114,9 +150,24 @@ def _replay_report(run: Run, groups: list[Group], differences: list[Difference])
     return "\n".join([*lines, "", "## Provenance", "", *provenance.describe_provenance(run)]) + "\n"
 
 
-def _iter_findings(run: Run, groups: list[Group], comparisons: list[ProviderComparison]) -> Iterator[str]:
-    yield f"**{verdict_text.headline(groups, comparisons)}**"
-    if notes := list(cautions.iter_cautions(run, groups, comparisons)):
+def _iter_findings(
+    run: Run,
+    groups: list[Group],
+    comparisons: list[ProviderComparison],
+    levels: Sequence[LoadLevel],
+    warnings: list[str],
+) -> Iterator[str]:
+    lost_rows = verdict_text.describe_missing_rows(run)
+    if run.is_sweep:
+        first = to_markdown(sweep_headline(find_knees(levels)))
+    else:
+        first = verdict_text.headline(groups, comparisons)
+    yield f"**{lost_rows if lost_rows and not len(run.trials) else first}**"
+    if lost_rows and not len(run.trials):
+        return
+    if lost_rows:
+        yield f"\n**{lost_rows}**"
+    if notes := [*warnings, *cautions.iter_cautions(run, groups, comparisons)]:
         yield ""
         yield from (f"- {note}" for note in notes)
     lost = int((run.trials["outcome"] != "completed").sum())
@@ -154,10 +205,12 @@ def _completion_note(run: Run) -> str:
 
 def _objective_lines(run: Run) -> Iterator[str]:
     """Yield the verdicts on the objectives that the run was given."""
-    if not (objectives := run.manifest.get("slo")) or provenance.is_replay(run):
+    if not (objectives := run.manifest.get("slo")) or provenance.is_replay(run) or not len(run.trials):
         return
-    result = slo.check_objectives(run, slo.parse_slo(",".join(objectives)))
-    yield f"**Objectives: {slo.worst_outcome(result)}.**"
+    result = slo_checks.check_objectives(run, slo.parse_slo(",".join(objectives)))
+    if not result:
+        return
+    yield f"**Objectives: {slo_checks.worst_outcome(result)}.**"
     yield ""
     yield from (f"- {to_markdown(str(verdict))}" for verdict in result)
     yield ""
@@ -246,8 +299,8 @@ def _iter_reader_notes(run: Run, names: list[str]) -> Iterator[str]:
     yield ""
     yield (
         "Medians: latencies with failed trials as infinitely late, the rest over completed trials. Delay: from a "
-        "character's arrival to its delivery by the strategy, including this process's own lag; max is over all "
-        "characters."
+        "character's arrival from the provider to its delivery by the strategy, or to its arrival at a client of the "
+        "service, including this process's own lag; max is over all characters."
     )
     if "ttft_total_s" in names:
         yield (

@@ -57,7 +57,8 @@ def _plotly_trace(chart: Chart, series: Series) -> dict[str, Any]:
         return found | {"mode": "markers", "marker": marker}
     line: dict[str, Any] = {"color": colour, "width": 1.6, "shape": "hv" if chart.is_step else "linear"}
     fill = {"fill": "tozeroy", "opacity": 0.8} if chart.kind == "step" else {}
-    return found | {"mode": "lines", "line": line} | fill
+    mode = "lines+markers" if chart.has_points else "lines"
+    return found | {"mode": mode, "line": line} | fill
 
 
 def _marker_sizes_px(seconds: Sequence[float]) -> Iterator[float]:

@@ -17,6 +17,8 @@ from streaming.escaping import to_picture
 PLOTS = "plots"
 _DPI = 120
 _WIDTH_IN = 9.0
+_TITLE_CHARS = 78
+"""Characters in a line of the title; wide letters fit too."""
 
 
 def write_pngs(folder: Path, charts: Sequence[Chart], run_id: str) -> list[str]:
@@ -47,7 +49,8 @@ def draw_chart(chart: Chart, run_id: str) -> Figure:
     caption = textwrap.wrap(to_picture(f"{chart.caption} Run {run_id}."), 138)
     figure = Figure(figsize=(_WIDTH_IN, height_px(chart) / 80 + 0.9 + 0.2 * len(caption)), layout="constrained")
     axes = figure.subplots()
-    axes.set_title(chart.title, loc="left", fontsize=13, fontweight="bold")
+    title = textwrap.fill(to_picture(chart.title), _TITLE_CHARS)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
     axes.set_xlabel(chart.x_title)
     axes.set_ylabel(chart.y_title)
     axes.grid(axis="x" if chart.kind == "box" else "both", color="#d9dde3", linewidth=0.6)
@@ -110,7 +113,17 @@ def _draw_series(axes: Axes, chart: Chart, series: Series) -> None:
         return
     values = [value if isinstance(value, float) else float("nan") for value in series.y]
     shape = "steps-post" if chart.is_step else "default"
-    axes.plot(series.x, values, color=colour, linewidth=1.2, alpha=0.8, drawstyle=shape, label=to_picture(series.name))
+    axes.plot(
+        series.x,
+        values,
+        color=colour,
+        linewidth=1.2,
+        alpha=0.8,
+        drawstyle=shape,
+        label=to_picture(series.name),
+        marker="o" if chart.has_points else "",
+        markersize=5,
+    )
 
 
 def _draw_points(axes: Axes, series: Series, colour: str) -> None:

@@ -3,16 +3,18 @@
 The caller passes a run whose texts are escaped; the field names of its manifest are escaped here.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
-from evaluation.analysis import origins
+from evaluation.analysis import origins, trial_names
 from evaluation.backends import interference
-from evaluation.reports import calibration, formatting
-from evaluation.scenario import TRANSPORTS, display_name, full_name
+from evaluation.reports import calibration, formatting, painting
+from evaluation.reports.workload import describe_workload
+from evaluation.scenario import display_name, full_name
 from evaluation.tables import Run
+from evaluation.transports import IN_PROCESS, TRANSPORTS, transport_kind
 from streaming.escaping import to_markdown
 
 
@@ -31,11 +33,12 @@ def describe_run(run: Run) -> Iterator[str]:
         yield f"- the model of local: {model}"
     yield f"- strategies: {', '.join(facts['strategies'])}; transport: {', '.join(facts['transport'])}"
     yield from _service_note(run)
-    yield f"- prompts: {', '.join(prompt['id'] for prompt in facts['prompts'])}; repeats: {facts['repeats']}"
+    yield from _prompt_notes(run.manifest, facts)
     yield from _settings(run, facts)
     here = " in process" if _uses_service(run) else ""
     yield f"- {_load_text(facts)}; seed {facts['seed']}; retries{here}: {facts['retries']}, no fallback"
     yield from _origin_lines(run)
+    yield from _peer_address_lines(run)
     for load in run.manifest.get("loads", []):
         yield f"- {_reached_load_text(load)}"
     if run.manifest.get("resumed"):
@@ -48,9 +51,25 @@ def describe_run(run: Run) -> Iterator[str]:
         yield "- simulated: the answers follow a timing profile, not a model; such results test this instrument"
 
 
+def _prompt_notes(manifest: Mapping[str, Any], facts: Mapping[str, Any]) -> Iterator[str]:
+    """Yield lines on the workload, or on the prompts and those that bring more than their text."""
+    prompts: Sequence[Mapping[str, Any]] = facts["prompts"]
+    if facts.get("workload") or facts.get("trace"):
+        yield from describe_workload(manifest)
+        return
+    yield f"- prompts: {', '.join(prompt['id'] for prompt in prompts)}; repeats: {facts['repeats']}"
+    names = {"system": "a system prompt", "history": "earlier turns", "turns": "several turns"}
+    names |= {"max_tokens": "a limit of their own"}
+    counts = {words: sum(bool(prompt.get(key)) for prompt in prompts) for key, words in names.items()}
+    if found := [f"{count} with {words}" for words, count in counts.items() if count]:
+        yield f"- of the prompts {', '.join(found)}"
+
+
 def _settings(run: Run, facts: dict[str, Any]) -> Iterator[str]:
+    asked = next((name for name in ("workload", "trace") if facts.get(name)), None)
+    limit = f"the {asked}'s output" if asked else f"{facts['max_tokens']}"
     yield (
-        f"- at most {facts['max_tokens']} tokens an answer; temperature: "
+        f"- at most {limit} tokens an answer; temperature: "
         f"{'left to the provider' if facts['temperature'] is None else facts['temperature']}"
     )
     if facts.get("connection"):
@@ -84,6 +103,15 @@ def _origin_lines(run: Run) -> Iterator[str]:
         yield f"- {display_name(name)} was answered by: {words} (columns `model_served`, `provider_served`)"
 
 
+def _peer_address_lines(run: Run) -> Iterator[str]:
+    """Yield a line for each provider and transport whose connections were not all taken by the same address."""
+    for (name, _), rows in trial_names.add_name_column(run.trials).groupby(["name", "transport"], sort=False):
+        counts = rows["peer_address"].dropna().value_counts()
+        if len(counts) > 1:
+            words = ", ".join(f"{address} ({count} of {counts.sum()})" for address, count in counts.items())
+            yield f"- {display_name(str(name))} was reached at different addresses: {words} (column `peer_address`)"
+
+
 def _server_timing_lines(run: Run) -> Iterator[str]:
     """Yield a line for each provider that reports its own timings: its time to the first token beside ours."""
     parts = ["server_queue_s", "server_load_s", "server_prefill_s"]
@@ -101,7 +129,7 @@ def _server_timing_lines(run: Run) -> Iterator[str]:
 
 def _uses_service(run: Run) -> bool:
     """Return whether trials went through the service; False for a load test, which describes its service itself."""
-    service_transports = set(run.manifest["scenario"]["transport"]) & set(TRANSPORTS[1:])
+    service_transports = set(map(transport_kind, run.manifest["scenario"]["transport"])) & set(TRANSPORTS[1:])
     return bool(service_transports) and "kind" not in run.manifest
 
 
@@ -127,14 +155,23 @@ def _recording_notes(run: Run, facts: dict[str, Any]) -> Iterator[str]:
 
 
 def _load_text(facts: dict[str, Any]) -> str:
+    if facts.get("sweep_to"):
+        return f"a search from 1 to at most {facts['sweep_to']} at a time, closed loops"
+    if levels := facts.get("levels"):
+        words, unit = ("closed", "at a time") if facts.get("rate") is None else ("open", "starts/s")
+        return f"{words} loops of {', '.join(f'{level:g}' for level in levels)} {unit}"
     if facts.get("rate") is None:
         return f"closed loop, {facts['concurrency']} at a time"
-    return f"open loop, {facts['rate']:g} starts/s, arrivals {facts.get('arrivals') or 'unknown'}"
+    if facts.get("trace"):
+        return f"open loop, {facts['rate']:g} starts/s on average, arrivals as in the trace"
+    bursts = f", burstiness {facts['burstiness']:g}" if facts.get("burstiness") is not None else ""
+    return f"open loop, {facts['rate']:g} starts/s, arrivals {facts.get('arrivals') or 'unknown'}{bursts}"
 
 
 def _reached_load_text(load: dict[str, Any]) -> str:
     if load.get("shortfall"):
-        return f"**the load was not reached**: {load['shortfall']}"
+        at = f" at {load['level']:g}" if load.get("level") is not None else ""
+        return f"**the load was not reached**{at}: {load['shortfall']}"
     if "asked_rate_per_s" in load:
         starts, due = formatting.exact(load.get("starts_per_s")), formatting.exact(load.get("drawn_rate_per_s"))
         return (
@@ -185,6 +222,33 @@ def disturbance_note(run: Run) -> str | None:
     return f"{len(flagged)} of {len(run.trials)} trials were disturbed by the instrument itself: {'; '.join(why)}"
 
 
+def _timestamp_notes(run: Run) -> Iterator[str]:
+    """Yield lines on the error of the timestamps: of the sockets', of those in this process, and of a browser's."""
+    sources = run.trials["stamp_source"].dropna().tolist()
+    others = [source for source in sources if source not in painting.TIMESTAMP_SOURCES]
+    if others or not sources:
+        yield from calibration.report_lines(run.manifest, others)
+    yield from painting.painting_error_lines(run.manifest, run.trials)
+
+
+def _source_notes(run: Run) -> Iterator[str]:
+    """Yield lines on the transports of a run for which the arrival from the provider is known, and is not."""
+    if "kind" in run.manifest:  # a load test or a replay, which have no such end
+        return
+    done = run.trials[(run.trials["outcome"] == "completed") & run.trials["transport"].ne(IN_PROCESS)]
+    known = done.groupby("transport", observed=True)["delay_mean_s"].count() > 0
+    if names := ", ".join(known.index[known]):
+        yield (
+            f"- arrival from the provider over {names}: as the pipeline of the service saw it, on this machine's "
+            "CLOCK_MONOTONIC; not the kernel's timestamp, so that it can be late by the lag of the service's event loop"
+        )
+    if names := ", ".join(known.index[~known]):
+        yield (
+            f"- arrival from the provider over {names}: not known (only a service that the run starts says it, with "
+            "`--record` or a browser among the transports): `source_s` and `delay_*` are empty"
+        )
+
+
 def describe_provenance(run: Run) -> Iterator[str]:
     """Yield lines on the instrument, prices, dates, machine and versions."""
     facts = run.manifest
@@ -193,7 +257,8 @@ def describe_provenance(run: Run) -> Iterator[str]:
     if is_replay(run):
         yield "- delivery is computed from the timestamps of the recordings, and has only their error"
     else:
-        yield from calibration.report_lines(facts, run.trials["stamp_source"].dropna().tolist())
+        yield from _timestamp_notes(run)
+        yield from _source_notes(run)
     yield from _other_measurement_notes(facts)
     yield from _loop_lag_notes(run)
     yield from _server_timing_lines(run)

@@ -222,10 +222,14 @@ def _draw_series(chart: Chart, series: Series, x: Scale, y: Scale) -> str:
         dots = _marker_path(known, _MARKER_PX, 'opacity=".6"')
         return f'<g stroke="{colour}" data-group="{series.group}">{dots}</g>'
     path = _line_path(points, x, y, is_step=chart.is_step)
+    dots = ""
+    if chart.has_points:
+        known = ((x(at), y(value)) for at, value in points if isinstance(value, (int, float)))
+        dots = f'<g stroke="{colour}" data-group="{series.group}">{_marker_path(known, _MARKER_PX, "")}</g>'
     fill = f'fill="{colour}" fill-opacity=".12"' if chart.kind == "step" else 'fill="none"'
     if chart.kind == "step" and series.x:
         path += f"V{y(0)}H{x(series.x[0])}Z"
-    return f'<path d="{path}" stroke="{colour}" stroke-width="1.8" {fill} data-group="{series.group}"/>'
+    return f'<path d="{path}" stroke="{colour}" stroke-width="1.8" {fill} data-group="{series.group}"/>{dots}'
 
 
 def _line_path(points: Sequence[tuple[float, float | str | None]], x: Scale, y: Scale, *, is_step: bool) -> str:

@@ -1,17 +1,24 @@
-"""The metrics of a run as a table for the terminal."""
+"""Tables for the terminal: the metrics of a run, and the columns of any table that fit a width."""
 
+import sys
+from collections.abc import Sequence
+
+from rich.cells import cell_len
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from evaluation.analysis import summary, verdicts
+from evaluation.analysis.knee import find_knees
 from evaluation.analysis.summary import Group
-from evaluation.reports import formatting, provenance, replay, verdict_text
+from evaluation.analysis.throughput import LoadLevel, load_levels
+from evaluation.reports import formatting, provenance, replay, sweep, verdict_text
+from evaluation.reports.throughput import describe_levels
 from evaluation.scenario import display_name
 from evaluation.tables import Run, escape_run
 from streaming.escaping import to_line
 
 _HEADER = (
-    "completed", "answer text ms", "gap p50/p95/p99 ms", "tokens/s", "stalls", "delay mean/max ms", "updates/s", "USD",
+    "completed", "answer text ms", "tokens/s", "gap p50/p95/p99 ms", "stalls", "USD", "delay mean/max ms", "updates/s",
 )  # fmt: skip
 
 
@@ -19,9 +26,11 @@ WIDTH = 160
 """Width of the table in characters if stdout is not a terminal."""
 
 
-def print_summary(run: Run) -> None:
-    """Print the table of a run's metrics to stdout."""
+def print_summary(run: Run, levels: Sequence[LoadLevel] | None = None) -> None:
+    """Print the table of a run's metrics to stdout, and the throughput of its levels, computed unless given, below."""
     print_table(summary_table(run))
+    for line in describe_levels(load_levels(run) if levels is None else levels):
+        sys.stdout.write(f"{to_line(line)}\n")
 
 
 def print_table(table: Table) -> None:
@@ -29,7 +38,62 @@ def print_table(table: Table) -> None:
     console = Console(markup=False, emoji=False, highlight=False)
     if not console.is_terminal:
         console.width = WIDTH
-    console.print(table)
+    fitting, left_out = fit_table(table, console.width)
+    console.print(fitting)
+    if left_out:
+        console.print(f"Left out, as they do not fit {console.width} columns: {', '.join(left_out)}.")
+
+
+_FRAME = 3
+"""Characters that a column takes beside its text; the table takes one more."""
+_MIN_NAME, _MAX_WORD = 14, 24
+"""Characters that a column of names keeps, and for a longer word; what is longer goes on in the next line, uncut."""
+
+
+def fit_table(table: Table, width: int) -> tuple[Table, list[str]]:
+    """Return a table with the columns that fit `width` characters, the first ones first, and the names of the others.
+
+    Columns that are aligned to the left have names, which are folded; those aligned to the right have numbers, which
+    stay in one line. The first column of numbers is always kept.
+    """
+    names = [column for column in table.columns if column.justify == "left"]
+    free = width - 1 - sum(_name_width(column) + _FRAME for column in names)
+    kept: list[Column] = []
+    left_out: list[str] = []
+    has_numbers = False
+    for column in table.columns:
+        if column.justify == "left":
+            kept.append(column)
+            continue
+        free -= _number_width(column) + _FRAME
+        if left_out or (free < 0 and has_numbers):
+            left_out.append(str(column.header))
+        else:
+            kept.append(column)
+            has_numbers = True
+    return _copy_table(table, kept), left_out
+
+
+def _copy_table(table: Table, columns: Sequence[Column]) -> Table:
+    copy = Table(title=table.title, caption=table.caption)
+    for column in columns:
+        is_name = column.justify == "left"
+        copy.add_column(column.header, justify=column.justify, overflow="fold", no_wrap=not is_name)
+    for row, cells in zip(table.rows, zip(*(column.cells for column in columns), strict=True), strict=True):
+        copy.add_row(*cells, style=row.style)
+    return copy
+
+
+def _name_width(column: Column) -> int:
+    texts = [str(text) for text in (column.header, *column.cells)]
+    word = max(cell_len(word) for text in texts for word in (text.split() or [""]))
+    return min(max(map(cell_len, texts)), max(_MIN_NAME, min(word, _MAX_WORD)))
+
+
+def _number_width(column: Column) -> int:
+    """Return the width of a column of numbers, whose header may break between its words."""
+    words = str(column.header).split()
+    return max(cell_len(text) for text in (*words, *map(str, column.cells)))
 
 
 def summary_table(run: Run) -> Table:
@@ -39,7 +103,10 @@ def summary_table(run: Run) -> Table:
     if provenance.is_replay(run):
         return replay.replay_table(summary.groups(run), f"{title}: what if")
     groups = summary.groups(run)
-    table = Table(title=title, caption=verdict_text.headline(groups, verdicts.compare_providers(run)))
+    caption = verdict_text.headline(groups, verdicts.compare_providers(run))
+    if run.is_sweep:
+        caption = to_line(sweep.headline(find_knees(load_levels(run))))
+    table = Table(title=title, caption=caption)
     table.add_column("provider")
     table.add_column("strategy")
     for heading in _HEADER:
@@ -55,12 +122,12 @@ def _group_cells(group: Group) -> list[str]:
     return [
         f"{group.completed}/{group.trials}",
         formatting.format_interval(group.answer_s, in_ms=True),
-        gaps if group.gaps else formatting.UNKNOWN,
         formatting.format_number(group.median("output_tps").value),
+        gaps if group.gaps else formatting.UNKNOWN,
         formatting.UNKNOWN if group.stalls is None else str(group.stalls),
+        formatting.format_cost(group),
         f"{formatting.format_ms(group.median('delay_mean_s').value)}/{formatting.format_ms(group.delay_max_s)}",
         formatting.format_number(group.median("updates_per_s").value),
-        formatting.format_cost(group),
     ]
 
 

@@ -7,8 +7,9 @@ import pandas as pd
 from evaluation.analysis import statistics, summary, trial_names
 from evaluation.analysis.statistics import SMALL_SAMPLE_NOTE, Difference
 from evaluation.reports import formatting
-from evaluation.scenario import IN_PROCESS, display_name
+from evaluation.scenario import display_name
 from evaluation.tables import Run
+from evaluation.transports import IN_PROCESS
 
 HEADER = (
     "transport", "provider", "pairs", "first text ms", "whole answer ms", "gap p99 ms", "connect ms", "timestamps",

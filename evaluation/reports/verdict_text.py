@@ -12,6 +12,7 @@ from evaluation.analysis.summary import Group
 from evaluation.analysis.verdicts import FailureCount, ProviderComparison, direction_of
 from evaluation.reports import formatting
 from evaluation.scenario import display_name
+from evaluation.tables import Run
 
 _POPULATION_TEXT = {"all": "", "fresh": " for fresh prompts", "repeated": " for repeated prompts"}
 
@@ -116,6 +117,16 @@ def headline(groups: Sequence[Group], comparisons: Sequence[ProviderComparison])
     first = _leading_comparisons(comparisons)
     text = _verdict_text(first) if first else _single_text(groups)
     return f"{text}.{failure_text(groups)}"
+
+
+def describe_missing_rows(run: Run) -> str:
+    """Return the sentence on finished trials whose rows are missing; an empty text if none are."""
+    if not run.missing_rows:
+        return ""
+    finished, missing = run.manifest["trials_finished"], run.missing_rows
+    which = "their rows are" if missing == finished else f"the rows of {missing} are"
+    trials = "1 trial was run" if finished == 1 else f"{finished} trials were run"
+    return f"{trials}; {which} missing (copy the run's tables or its journal into the folder again)."
 
 
 def _leading_comparisons(comparisons: Sequence[ProviderComparison]) -> list[ProviderComparison]:

@@ -1,9 +1,9 @@
 """Cost of a run: estimates before it, a cost ceiling during it, and a ledger that survives a kill of the process.
 
 The most that an answer can cost is `max_tokens` at the output price, plus the room for thinking that is requested
-beside it, plus one input token per byte of the prompt (no byte-level encoding produces more), plus 64 input tokens for
-the template that a service adds. Every attempt may be charged in full; over the service's transports the number of
-attempts is that of the service's retry policy.
+beside it, plus one input token per byte of the prompt (no byte-level encoding produces more), plus 64 input tokens a
+message for the template that a service adds. Every attempt may be charged in full; over the service's transports the
+number of attempts is that of the service's retry policy.
 """
 
 import asyncio
@@ -13,9 +13,11 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from evaluation.runner.messages import prompt_messages
 from evaluation.runner.trial import WARM_UP_PROMPT, WARM_UP_TOKENS
-from evaluation.scenario import IN_PROCESS, PlannedTrial, Scenario, prompt_text
+from evaluation.scenario import PlannedTrial, Scenario
 from evaluation.schema import read_lines
+from evaluation.transports import IN_PROCESS
 from streaming.errors import UsageError
 from streaming.events import Usage
 from streaming.meter import CHARS_PER_TOKEN, CostModel
@@ -44,16 +46,34 @@ class CostEstimate:
 
 
 def estimate_cost(
-    cost_model: CostModel, text: str, max_tokens: int, expected_tokens: int | None = None, attempts: int = 1
+    cost_model: CostModel,
+    text: str,
+    max_tokens: int,
+    expected_tokens: int | None = None,
+    attempts: int = 1,
+    turns: int = 1,
 ) -> CostEstimate:
-    """Estimate the tokens and cost of one request.
+    """Estimate the tokens and cost of one request, whose `turns` messages have this text.
 
     Input tokens are counted with the model's tokenizer, or estimated at 4 characters per token. Output tokens are
     `expected_tokens`, or `max_tokens` if that is None. `at_most_usd` is the largest cost of `attempts` attempts.
     """
+    input_tokens = _count_input(cost_model, text, turns)
+    return _estimate(cost_model, input_tokens, max_tokens, expected_tokens, attempts)
+
+
+def _count_input(cost_model: CostModel, text: str, turns: int) -> tuple[int, int]:
+    """Return the likely and the highest number of input tokens of `turns` messages with this text."""
     counted = cost_model.counter(text) if cost_model.counter else -(-len(text) // CHARS_PER_TOKEN)
+    return counted, len(text.encode("utf-8", "surrogatepass")) + WRAPPING_TOKENS * turns
+
+
+def _estimate(
+    cost_model: CostModel, input_tokens: tuple[int, int], max_tokens: int, expected_tokens: int | None, attempts: int
+) -> CostEstimate:
+    """Return the estimate for the likely and the highest number of input tokens."""
+    counted, most_input = input_tokens
     expected = min(expected_tokens or max_tokens, max_tokens)
-    most_input = len(text.encode("utf-8", "surrogatepass")) + WRAPPING_TOKENS
     most_output = max_tokens + cost_model.thinking_room
     at_most = _price_tokens(cost_model, most_input, most_output)
     visible = _price_tokens(cost_model, most_input, max_tokens)
@@ -73,9 +93,23 @@ def _price_tokens(cost_model: CostModel, input_tokens: int, output_tokens: int) 
 
 
 def estimate_trial_cost(cost_model: CostModel, scenario: Scenario, planned: PlannedTrial) -> CostEstimate:
-    """Estimate the cost of one trial; `at_most_usd` includes its retries."""
-    text, attempts = prompt_text(planned, ""), _max_attempts(scenario, planned.transport)
-    return estimate_cost(cost_model, text, scenario.max_tokens, planned.prompt.expected_tokens, attempts)
+    """Estimate the cost of one trial; `at_most_usd` includes its retries.
+
+    A generated text has the tokens that were asked for, or where they are estimated a character for a fourth of one.
+    A later turn of a conversation is sent with all before it, and their answers at their likely or highest length.
+    """
+    prompt, attempts = planned.prompt, _max_attempts(scenario, planned.transport)
+    limit = scenario.max_tokens_of(prompt)
+    if prompt.body is not None:
+        most = prompt.body.tokens * CHARS_PER_TOKEN + WRAPPING_TOKENS
+        return _estimate(cost_model, (prompt.body.tokens, most), limit, prompt.expected_tokens, attempts)
+    earlier = planned.turn - 1
+    texts = [message.content for message in prompt_messages(planned, "")]
+    texts += [turn.text for turn in prompt.turns[:earlier]]
+    counted, most = _count_input(cost_model, "\n".join(texts), len(texts) + earlier)
+    counted += earlier * min(prompt.expected_tokens or limit, limit)
+    most += earlier * limit * CHARS_PER_TOKEN
+    return _estimate(cost_model, (counted, most), limit, prompt.expected_tokens, attempts)
 
 
 def estimate_warm_up_cost(cost_model: CostModel, scenario: Scenario, transport: str = IN_PROCESS) -> CostEstimate:

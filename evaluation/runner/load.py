@@ -1,12 +1,11 @@
 """The load of a run: the start times of an open loop (pure, seeded), and whether the requested load was reached."""
 
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
 from typing import Any
 
-from evaluation.scenario import Scenario
+from evaluation.arrivals import draw_offsets_s
+from evaluation.scenario import PlannedTrial, Scenario
 from streaming.clock import Clock, cpu_s
 from streaming.os_limits import peak_memory_bytes
 
@@ -15,16 +14,15 @@ REACHED_SHARE = 0.95
 
 
 def arrival_offsets_s(scenario: Scenario, count: int) -> list[float]:
-    """Return the start times of an open loop's `count` requests, in seconds after the first; equal for equal seeds.
-
-    Poisson arrivals, those of independent callers, have exponential intervals with a mean of 1 / rate.
-    """
+    """Return the start times of an open loop's `count` requests, in seconds after the first; equal for equal seeds."""
     assert scenario.rate is not None
-    mean_s = 1.0 / scenario.rate
-    if scenario.arrivals == "constant":
-        return [place * mean_s for place in range(count)]
-    rng = random.Random(f"arrivals {scenario.seed}")
-    return [0.0, *accumulate(rng.expovariate(scenario.rate) for _ in range(count - 1))][:count]
+    return draw_offsets_s(scenario.arrivals, scenario.rate, scenario.burstiness, scenario.seed, count)
+
+
+def trace_offsets_s(planned: Sequence[PlannedTrial]) -> list[float]:
+    """Return the start times of a trace's requests, in seconds after the first of them that is left."""
+    starts_s = [trial.prompt.start_s or 0.0 for trial in planned]
+    return [start_s - starts_s[0] for start_s in starts_s]
 
 
 @dataclass(slots=True)
@@ -113,6 +111,8 @@ class LoadMonitor:
 
     def _concurrency_shortfall(self, scenario: Scenario) -> str | None:
         """Return the shortfall of the first provider that has one; with a concurrency of 1 they take turns."""
+        if any(scenario.think_time_s(turn) for prompt in scenario.prompts for turn in prompt.turns):
+            return None  # nothing is under way while a reader thinks
         requests = scenario.concurrency
         meters = {"": self._all} if requests == 1 else self._by_provider
         load = (

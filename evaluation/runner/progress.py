@@ -1,7 +1,8 @@
 """Progress of a run on stderr: a bar with live metrics on a terminal, a line at intervals elsewhere."""
 
+import math
 import statistics
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from types import TracebackType
 
@@ -22,11 +23,21 @@ class RunProgress:
     """Progress display that is driven by the run through `on_start`, `on_finish` and `tick`, without a thread.
 
     Drawing takes about 2 ms of the process that measures. It is done between two answers, and at most once per second
-    while an answer is under way. `done` holds the trials finished before the run was resumed.
+    while an answer is under way. `done` holds the trials finished before the run was resumed. `rests_s`
+    returns how much longer each provider rests that turned a request away, in seconds.
     """
 
-    def __init__(self, total: int, clock: Clock, console: Console | None = None, *, done: Iterable[Trial] = ()) -> None:
+    def __init__(
+        self,
+        total: int,
+        clock: Clock,
+        console: Console | None = None,
+        *,
+        done: Iterable[Trial] = (),
+        rests_s: Callable[[], Mapping[str, float]] = dict,
+    ) -> None:
         self._console = console or Console(stderr=True)
+        self._rests_s = rests_s
         self._clock = clock
         self._total = total
         self._finished = 0
@@ -70,6 +81,11 @@ class RunProgress:
             self._print_line()
         self.tick()
 
+    def set_total(self, total: int) -> None:
+        """Change the number of planned trials, which a search does not know at its start."""
+        self._total = total
+        self._bar.update(self._task, total=total)
+
     def on_start(self) -> None:
         """Count an answer that has started."""
         self._running += 1
@@ -93,6 +109,11 @@ class RunProgress:
         if trial.cost_usd is not None:
             self._cost_usd = (self._cost_usd or Decimal(0)) + trial.cost_usd
 
+    @property
+    def is_resting(self) -> bool:
+        """Whether a provider rests, so that the time left changes although no answer ends."""
+        return bool(self._rests_s())
+
     def tick(self) -> None:
         """Draw the bar if no answer is under way or an update is due; without a terminal, print a line when due."""
         now_s = self._clock()
@@ -115,6 +136,7 @@ class RunProgress:
             parts += [f"TTFT {recent:.0f} ms, median {statistics.median(self._ttfts_s) * 1000:.0f} ms"]
         if self._cost_usd is not None:
             parts += [f"{self._cost_usd:.6f} USD so far"]
+        parts += [f"{name} rests for {math.ceil(rest_s)} s (rate limit)" for name, rest_s in self._rests_s().items()]
         return ", ".join(parts)
 
     def _print_line(self) -> None:

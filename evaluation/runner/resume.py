@@ -1,14 +1,15 @@
 """Start of a run: a new one, or one resumed in the folder of an unfinished run. Finished trials are not repeated."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from evaluation import manifest
+from evaluation.levels import plan_run, trial_level
 from evaluation.metrics.experience import ReaderModel, TokenDeadlines
-from evaluation.scenario import PlannedTrial, Scenario, full_name, plan
+from evaluation.scenario import PlannedTrial, Scenario, full_name
 from evaluation.schema import EVENTS_FILE, TRIALS_FILE, Trial, atomic_write, read_trials
 from streaming.errors import UsageError
 
@@ -38,7 +39,7 @@ class RunState:
 
 def new_run(run_id: str, scenario: Scenario) -> RunState:
     """Return the state of a run with all trials still to do."""
-    planned = plan(scenario)
+    planned = plan_run(scenario)
     return RunState(run_id, manifest.new_manifest(run_id, scenario, planned), planned)
 
 
@@ -58,12 +59,12 @@ def inspect_run(folder: Path, scenario: Scenario, *, retry_failed: bool = False)
         )
     _check_same(folder, facts, scenario)
     trials = tuple(read_trials(folder))
-    again = tuple(trial for trial in trials if retry_failed and trial.outcome in RETRIED_OUTCOMES)
+    again = _find_again(trials, scenario, retry_failed=retry_failed)
     finished = tuple(trial for trial in trials if trial not in again) if again else trials
-    done = {_trial_key(trial) for trial in finished}
+    done = {_trial_key(trial, scenario) for trial in finished}
     # A prompt that was asked is not new to a cache, whatever became of the answer.
-    requests = {_trial_key(trial) for trial in again if trial.http_status not in REFUSED_STATUSES}
-    planned = plan(scenario, _planned_earlier(facts, scenario))
+    requests = {_trial_key(trial, scenario) for trial in again if trial.http_status not in REFUSED_STATUSES}
+    planned = plan_run(scenario, planned_earlier(facts, scenario))
     left = tuple(
         replace(p, fresh=p.fresh and (scenario.nonce == "trial" or _planned_key(p) not in requests))
         for p in planned
@@ -74,7 +75,24 @@ def inspect_run(folder: Path, scenario: Scenario, *, retry_failed: bool = False)
     return RunState(str(facts["run_id"]), facts, left, finished, again)
 
 
-def _planned_earlier(facts: Mapping[str, Any], scenario: Scenario) -> tuple[PlannedTrial, ...]:
+def _find_again(trials: Iterable[Trial], scenario: Scenario, *, retry_failed: bool) -> tuple[Trial, ...]:
+    """Return the trials to ask again: those not completed with `retry_failed`, and conversations that were cut off.
+
+    A conversation is asked again as a whole, since the journal does not keep what was said in it.
+    """
+    turns = {prompt.id: 1 + len(prompt.turns) for prompt in scenario.prompts}
+    rows: dict[tuple[object, ...], list[Trial]] = {}
+    for trial in trials:
+        rows.setdefault(_trial_key(trial, scenario), []).append(trial)
+    result = []
+    for own in rows.values():
+        is_whole = len(own) >= turns.get(own[0].prompt_id, 1) or any(trial.outcome != "completed" for trial in own)
+        if not is_whole or (retry_failed and any(trial.outcome in RETRIED_OUTCOMES for trial in own)):
+            result += own
+    return tuple(result)
+
+
+def planned_earlier(facts: Mapping[str, Any], scenario: Scenario) -> tuple[PlannedTrial, ...]:
     """Return the trials that the run had planned before, by its manifest; none if that says nothing of its order."""
     prompts = {prompt.id: prompt for prompt in scenario.prompts}
     try:
@@ -139,18 +157,31 @@ def _count_complete_bytes(path: Path, finished: set[str]) -> int:
 
 def _planned_key(planned: PlannedTrial) -> tuple[object, ...]:
     trial = planned
-    return trial.repeat, trial.prompt.id, trial.provider, trial.strategy, trial.transport, trial.effort
+    cell = trial.provider, trial.strategy, trial.transport, trial.effort
+    return trial.repeat, trial.prompt.id, *cell, trial.level
 
 
-def _trial_key(trial: Trial) -> tuple[object, ...]:
+def _trial_key(trial: Trial, scenario: Scenario) -> tuple[object, ...]:
     name = full_name(trial.provider, trial.model)
-    return trial.repeat, trial.prompt_id, name, trial.strategy, trial.transport, trial.effort
+    cell = name, trial.strategy, trial.transport, trial.effort
+    return trial.repeat, trial.prompt_id, *cell, trial_level(scenario, trial)
 
 
 _NEW_FIELDS = {
     "effort": [], "fresh": False, "warm": False, "connection": "new", "deadlines": asdict(TokenDeadlines()),
-    "reader": asdict(ReaderModel()),
+    "reader": asdict(ReaderModel()), "levels": [], "sweep_to": None, "level_answers": None,
+    "burstiness": None,
+    "workload": None, "trace": None, "think_s": 0.0,
 }  # fmt: skip
+_NEW_PROMPT_FIELDS: dict[str, Any] = {
+    "check": None,
+    "system": None,
+    "history": [],
+    "max_tokens": None,
+    "body": None,
+    "start_s": None,
+    "turns": [],
+}
 """Fields that the manifests of older runs do not have, with the values that describe those runs."""
 
 
@@ -177,7 +208,7 @@ def _is_same(name: str, held: Any, expected: Any) -> bool:
         return isinstance(held, int) and expected >= held
     if name == "prompts":
         by_id = {prompt["id"]: prompt for prompt in expected}
-        return all(by_id.get(prompt["id"]) == {"check": None, **prompt} for prompt in held or [])
+        return all(by_id.get(prompt["id"]) == {**_NEW_PROMPT_FIELDS, **prompt} for prompt in held or [])
     return bool(held == expected)
 
 

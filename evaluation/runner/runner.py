@@ -2,12 +2,12 @@
 
 import asyncio
 import secrets
-import signal
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from functools import partial
 from itertools import product
 from pathlib import Path
 from types import MappingProxyType
@@ -16,65 +16,38 @@ from typing import Any
 from evaluation import manifest
 from evaluation.backends.base import ProviderAccess, RunResources, ServiceTarget, TimedResponse
 from evaluation.backends.registry import RunBackends
+from evaluation.levels import at_level, group_by_level, plan_level
+from evaluation.prompts.conversation import Conversation
 from evaluation.runner import resume
 from evaluation.runner.budget import CostCeiling, CostEstimate, estimate_trial_cost, estimate_warm_up_cost
-from evaluation.runner.load import LoadMonitor, arrival_offsets_s
+from evaluation.runner.conversations import begin_conversation, group_turns, prepare_next_turn
+from evaluation.runner.load import LoadMonitor, arrival_offsets_s, trace_offsets_s
 from evaluation.runner.progress import RunProgress
 from evaluation.runner.resume import RunState
+from evaluation.runner.signals import run_until_signal
+from evaluation.runner.sweep import find_next_levels
 from evaluation.runner.trial import (
     ProviderEndedError,
     TrialContext,
     TrialSender,
     describe_outcome,
     prepare,
+    prepare_trial,
     run_trial,
     trial_rows,
     warm_up,
 )
-from evaluation.runner.writer import TrialWriter
+from evaluation.runner.writer import DEFAULT_DISK_ACCESS, DiskAccess, TrialWriter, open_writer
 from evaluation.scenario import PlannedTrial, Scenario, transport_name, warm_trials
-from evaluation.schema import Journal
+from evaluation.workloads.bodies import BodyBuilder, TokenizerFinder, find_no_tokenizer
 from streaming.clock import Clock, monotonic, utc_now
 from streaming.errors import UsageError
 from streaming.os_limits import raise_fd_limit
 from streaming.retry import RetryPolicy
 
-
-async def run_until_signal(work: Coroutine[Any, Any, None]) -> bool:
-    """Run `work` until it ends or the first SIGINT or SIGTERM cancels it; return True if it was cancelled.
-
-    A second signal has its default effect and ends the process at once.
-    """
-    stop = asyncio.Event()
-    with _set_on_signals(stop):
-        running = asyncio.create_task(work)
-        waiting = asyncio.create_task(stop.wait())
-        await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
-        waiting.cancel()
-    stopped = not running.done()
-    if stopped:
-        running.cancel()
-        await asyncio.wait({running})
-    if not running.cancelled():
-        running.result()
-    return stopped
-
-
-@contextmanager
-def _set_on_signals(stop: asyncio.Event) -> Iterator[None]:
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        with suppress(NotImplementedError):
-            loop.add_signal_handler(number, stop.set)
-    try:
-        yield
-    finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            with suppress(NotImplementedError):
-                loop.remove_signal_handler(number)
-
-
 TICK_INTERVAL_S = 5.0
+REST_INTERVAL_S = 1.0
+"""Seconds between two updates of the progress while a provider rests."""
 
 
 @dataclass(slots=True)
@@ -116,34 +89,39 @@ async def run(
     mask: Callable[[str], str] = str,
     models: Mapping[str, str] = MappingProxyType({}),
     service: ServiceTarget | None = None,
+    tokenizers: TokenizerFinder = find_no_tokenizer,
+    disk: DiskAccess = DEFAULT_DISK_ACCESS,
 ) -> RunSummary:
     """Run the trials that are left and write them to `folder`, created earlier by `manifest.create_run_folder`.
 
     `start` is the state of a resumed run, None for a new one. `traces` records each stream with its text. `budget` ends
-    the run before its cost ceiling is exceeded. `service` serves all transports but in-process. SIGINT and SIGTERM stop
-    the run; trials under way leave no row. Raises UsageError for an unwritable folder.
+    the run before its cost ceiling is exceeded. `service` serves all transports but in-process. `tokenizers` measures
+    the texts of a workload. SIGINT and SIGTERM stop the run; trials under way leave no row. Raises UsageError for an
+    unwritable folder.
     """
     raise_fd_limit(scenario.streams if scenario.rate is None else None)
-    resources = RunResources(access, clock, keep_alive=scenario.keeps_alive, service=service, mask=mask)
+    resources = RunResources(access, clock, scenario, service=service, mask=mask)
     start = start or resume.new_run(new_run_id(), scenario)
     facts, summary = start.facts, _begin_summary(start)
     try:
         resume.prepare_folder(folder, start)
-        with (
-            closing(RunBackends(resources)) as backends,
-            Journal(folder) as journal,
-            RunProgress(summary.planned, clock, done=start.finished) as progress,
-        ):
+        async with aclosing(RunBackends(resources)) as backends:
             sender = TrialSender(backends.send, clock, RetryPolicy(max_retries=scenario.retries))
-            shared = (start.run_id, scenario, access, clock, backends, sender)
-            context = TrialContext(*shared, models=models, resume_count=start.resume_count)
-            writer = TrialWriter(folder, journal, traces=traces)
-            work = _TrialRunner(context, folder, writer, progress, summary, facts, budget, LoadMonitor(clock))
-            summary.interrupted = await run_until_signal(work.run_all(start.left))
+            with open_writer(folder, disk, traces=traces) as writer, _open_progress(start, sender) as progress:
+                bodies = BodyBuilder(start.run_id, tokenizers)
+                shared = (start.run_id, scenario, access, clock, backends, sender, bodies)
+                context = TrialContext(*shared, models=models, resume_count=start.resume_count)
+                work = _TrialRunner(context, folder, writer, progress, summary, facts, budget, LoadMonitor(clock))
+                summary.interrupted = await run_until_signal(work.run_all(start.left))
         _finish_manifest(work)
     except OSError as error:
         raise UsageError(f"{folder}: cannot be written ({error}); the trials finished so far are kept") from None
     return summary
+
+
+def _open_progress(start: RunState, sender: TrialSender) -> RunProgress:
+    planned = int(start.facts["trials_planned"])
+    return RunProgress(planned, sender.clock, done=start.finished, rests_s=lambda: sender.rests_s)
 
 
 def _begin_summary(start: RunState) -> RunSummary:
@@ -152,9 +130,10 @@ def _begin_summary(start: RunState) -> RunSummary:
 
 
 def _finish_manifest(work: "_TrialRunner") -> None:
-    facts, summary, load = work.facts, work.summary, work.load.summary(work.context.scenario)
+    facts, summary = work.facts, work.summary
     summary.ended_providers = work.context.sender.ended
-    if summary.trials:
+    if summary.trials and not work.context.scenario.is_sweep:
+        load = work.load.summary(work.context.scenario)
         summary.shortfall = load["shortfall"]
         facts["loads"] = [*facts.get("loads", []), load]
     complete = not summary.interrupted and not summary.out_of_budget and not summary.ended_providers
@@ -188,20 +167,65 @@ class _TrialRunner:
             ]
             self.facts["real_time_priority"] = all(instrument["real_time_priority"] for instrument in instruments)
             await self._run_warm_up(planned)
+            self.facts["workload_texts"] = self.context.bodies.facts
             await self._fill_caches(warm_trials(self.context.scenario, planned))
             if self.summary.out_of_budget:
                 return
-            self.progress.set_stage("running")
-            async with asyncio.TaskGroup() as trials:
-                if self.context.scenario.rate is not None:
-                    await self._run_open_loop(planned, trials)
-                else:
-                    self._start_closed_loop(planned, trials)
+            if self.context.scenario.is_sweep:
+                await self._run_sweep(planned)
+            else:
+                self.progress.set_stage("running")
+                await self.run_load(planned)
         except BaseExceptionGroup as group:
             raise _first_error(group) from None
         finally:
             ticking.cancel()
             await self.writer.drain()
+
+    async def run_load(self, planned: tuple[PlannedTrial, ...]) -> None:
+        """Run trials in the open or closed loop of the scenario."""
+        async with asyncio.TaskGroup() as trials:
+            if self.context.scenario.rate is not None:
+                await self._run_open_loop(planned, trials)
+            else:
+                self._start_closed_loop(planned, trials)
+
+    async def _run_sweep(self, planned: tuple[PlannedTrial, ...]) -> None:
+        """Run each level, and those that the search finds next, until the knee is found or the cost ceiling reached."""
+        while planned or (planned := await self._plan_next_levels()):
+            for level, trials in group_by_level(planned).items():
+                assert level is not None  # of a sweep each trial has one
+                await self._run_level(level, trials)
+                if self.summary.out_of_budget:
+                    return
+            planned = ()
+
+    async def _run_level(self, level: float, planned: tuple[PlannedTrial, ...]) -> None:
+        scenario = at_level(self.context.scenario, level)
+        unit = "at a time" if scenario.rate is None else "starts/s"
+        self.progress.set_stage(f"load of {level:g} {unit}")
+        load = LoadMonitor(self.context.clock)
+        await replace(self, context=replace(self.context, scenario=scenario), load=load).run_load(planned)
+        result = {"level": level} | load.summary(scenario)
+        self.facts["loads"] = [*self.facts.get("loads", []), result]
+        self.summary.shortfall = self.summary.shortfall or result["shortfall"]
+
+    async def _plan_next_levels(self) -> tuple[PlannedTrial, ...]:
+        """Return the trials of the levels that the search tries next, and note them in the manifest."""
+        scenario = self.context.scenario
+        if scenario.sweep_to is None:
+            return ()
+        earlier = resume.planned_earlier(self.facts, scenario)
+        planned: tuple[PlannedTrial, ...] = ()
+        for provider, level in find_next_levels(self.folder, scenario, self.context.sender.ended).items():
+            planned += plan_level(scenario, level, (*earlier, *planned), [provider])
+        for trial in planned:
+            await prepare_trial(self.context, trial)
+        self.facts.update(manifest.plan_facts(scenario, (*earlier, *planned)))
+        self.summary.planned += len(planned)
+        self.progress.set_total(self.summary.planned)
+        manifest.write(self.folder, self.facts)
+        return planned
 
     async def _run_warm_up(self, planned: tuple[PlannedTrial, ...]) -> None:
         scenario, access = self.context.scenario, self.context.access
@@ -227,8 +251,9 @@ class _TrialRunner:
     async def _fill_caches(self, planned: tuple[PlannedTrial, ...]) -> None:
         """Ask each of these once, unrecorded, as many at a time as the trials will be."""
 
-        async def ask(left: Iterator[PlannedTrial]) -> None:
-            while not self.summary.out_of_budget and (trial := next(left, None)) is not None:
+        async def ask(left: Iterator[tuple[PlannedTrial, ...]]) -> None:
+            while not self.summary.out_of_budget and (turns := next(left, None)) is not None:
+                trial = turns[0]
                 what = f"warm {self.context.trial_id(trial)}"
                 quoted = estimate_trial_cost(
                     self.context.access.cost_model(trial.provider), self.context.scenario, trial
@@ -246,47 +271,71 @@ class _TrialRunner:
         for left in self._share_out(planned):
             trials.create_task(self._run_worker(left))
 
-    def _share_out(self, planned: tuple[PlannedTrial, ...]) -> Iterator[Iterator[PlannedTrial]]:
-        """Yield one source of trials for each worker: `concurrency` workers share those of a provider, in order.
+    def _share_out(self, planned: tuple[PlannedTrial, ...]) -> Iterator[Iterator[tuple[PlannedTrial, ...]]]:
+        """Yield a source of conversations for each worker: `concurrency` workers share those of a provider, in order.
 
-        One worker alone has the trials of all providers, which take turns and so do not disturb each other.
+        One worker alone has those of all providers, which take turns and so do not disturb each other.
         """
-        concurrency = self.context.scenario.concurrency
+        concurrency, conversations = self.context.scenario.concurrency, group_turns(planned)
         if concurrency == 1:
-            yield iter(planned)
+            yield iter(conversations)
             return
         for provider in self.context.scenario.providers:
-            own = [trial for trial in planned if trial.provider == provider]
+            own = [turns for turns in conversations if turns[0].provider == provider]
             yield from [iter(own)] * min(concurrency, len(own))
 
-    async def _run_worker(self, left: Iterator[PlannedTrial]) -> None:
-        while not self.summary.out_of_budget and (planned := next(left, None)) is not None:
-            if await self._reserve_trial(planned):
-                await self._run_one(planned, self.context.clock())
+    async def _run_worker(self, left: Iterator[tuple[PlannedTrial, ...]]) -> None:
+        while not self.summary.out_of_budget and (turns := next(left, None)) is not None:
+            if await self._reserve_trial(turns[0]):
+                await self._run_turns(turns, self.context.clock())
 
     async def _run_open_loop(self, planned: tuple[PlannedTrial, ...], trials: asyncio.TaskGroup) -> None:
-        """Start each trial when it is due, however many are under way; a late start is recorded in `queue_s`."""
-        first_s = self.context.clock()
-        for offset_s, trial in zip(arrival_offsets_s(self.context.scenario, len(planned)), planned, strict=True):
+        """Start each conversation when it is due, however many are under way; a late start is recorded in `queue_s`."""
+        first_s, conversations = self.context.clock(), group_turns(planned)
+        scenario, firsts = self.context.scenario, [turns[0] for turns in conversations]
+        offsets_s = trace_offsets_s(firsts) if scenario.trace else arrival_offsets_s(scenario, len(firsts))
+        for offset_s, turns in zip(offsets_s, conversations, strict=True):
             await asyncio.sleep(max(first_s + offset_s - self.context.clock(), 0.0))
-            if not await self._reserve_trial(trial):
+            if not await self._reserve_trial(turns[0]):
                 return
-            trials.create_task(self._run_one(trial, first_s + offset_s))
+            trials.create_task(self._run_turns(turns, first_s + offset_s))
 
-    async def _run_one(self, planned: PlannedTrial, intended_s: float) -> None:
+    async def _run_turns(self, turns: tuple[PlannedTrial, ...], intended_s: float) -> None:
+        """Run the turns of a conversation one after another until one is not completed; the first is reserved."""
+        first, *later = turns
+        conversation = begin_conversation(self.context, first)
+        response = await self._run_one(first, intended_s, conversation)
+        for place, planned in enumerate(later):
+            assert conversation is not None  # it has other turns
+            due_s = await prepare_next_turn(self.context, planned, conversation, response)
+            if due_s is None:
+                for _ in later[place:]:
+                    self.progress.on_skip()
+                return
+            await asyncio.sleep(max(due_s - self.context.clock(), 0.0))
+            if not await self._reserve_trial(planned):
+                return
+            response = await self._run_one(planned, due_s, conversation)
+
+    async def _run_one(
+        self, planned: PlannedTrial, intended_s: float, conversation: Conversation | None
+    ) -> TimedResponse | None:
         self.load.on_start(intended_s, planned.provider)
         self.progress.on_start()
         try:
-            response = await self._send(self.context.trial_id(planned), run_trial(self.context, planned))
+            sending = run_trial(self.context, planned, conversation)
+            response = await self._send(self.context.trial_id(planned), sending)
         finally:
             self.load.on_end(planned.provider)
         if response is None:
             self.progress.on_skip()
-            return
+            return None
         self.summary.outcomes[response.outcome] += 1
-        trial = await self.writer.write(lambda: trial_rows(self.context, planned, response, intended_s), response)
+        rows = partial(trial_rows, self.context, planned, response, intended_s, conversation)
+        trial = await self.writer.write(rows, response)
         self.load.count_chunks(trial.chunks or 0)
         self.progress.on_finish(trial)
+        return response
 
     async def _reserve_trial(self, planned: PlannedTrial) -> bool:
         if self.budget is None:
@@ -319,9 +368,12 @@ class _TrialRunner:
         return response
 
     async def _run_ticks(self) -> None:
+        ticked_s = self.context.clock()
         while True:
-            await asyncio.sleep(TICK_INTERVAL_S)
-            self.progress.tick()
+            await asyncio.sleep(REST_INTERVAL_S)
+            if self.progress.is_resting or self.context.clock() - ticked_s >= TICK_INTERVAL_S:
+                self.progress.tick()
+                ticked_s = self.context.clock()
 
 
 def _first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:

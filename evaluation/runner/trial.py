@@ -12,12 +12,15 @@ from evaluation.backends.base import ProviderAccess, TimedResponse, TrialRequest
 from evaluation.backends.interference import is_disturbed
 from evaluation.backends.registry import RunBackends
 from evaluation.metrics.trial_metrics import MeasuredAnswer
-from evaluation.prompts.answer_checks import AnswerCheck
+from evaluation.prompts.conversation import Conversation
+from evaluation.runner.messages import build_body, trial_messages
 from evaluation.runner.resume import REFUSED_STATUSES
-from evaluation.scenario import IN_PROCESS, PlannedTrial, Scenario, full_name, prompt_text
+from evaluation.scenario import PlannedTrial, Scenario, full_name
 from evaluation.schema import EventRow, Trial, build_trial, event_rows
+from evaluation.transports import IN_PROCESS
+from evaluation.workloads.bodies import BodyBuilder
 from streaming.clock import Clock
-from streaming.events import TextDelta
+from streaming.events import text_of
 from streaming.messages import ChatRequest, Message
 from streaming.retry import RetryPolicy
 
@@ -64,6 +67,13 @@ class TrialSender:
     def ended(self) -> dict[str, str]:
         """The providers whose part of the run has ended, with the reason."""
         return {name: state.ended for name, state in self._providers.items() if state.ended is not None}
+
+    @property
+    def rests_s(self) -> dict[str, float]:
+        """How much longer each provider rests that turned away a request, in seconds."""
+        now_s = self.clock()
+        left_s = {name: state.rest_until_s - now_s for name, state in self._providers.items() if state.ended is None}
+        return {name: rest_s for name, rest_s in left_s.items() if rest_s > 0}
 
     async def send(self, call: TrialRequest) -> TimedResponse:
         """Send a request and return the response that counts, with the columns of its attempts.
@@ -153,7 +163,7 @@ def _may_be_retried(response: TimedResponse) -> bool:
 
 
 def _has_text(response: TimedResponse) -> bool:
-    return any(isinstance(timed.event, TextDelta) for timed in response.stamps.first_end)
+    return bool(answer_text(response))
 
 
 WARM_UP_PROMPT = "Say hello."
@@ -162,7 +172,10 @@ WARM_UP_TOKENS = 16
 
 @dataclass(frozen=True, slots=True)
 class TrialContext:
-    """Settings and services shared by all trials of a run. `clock` has the event loop's timebase."""
+    """Settings and services shared by all trials of a run. `clock` has the event loop's timebase.
+
+    `bodies` builds the texts of a workload.
+    """
 
     run_id: str
     scenario: Scenario
@@ -170,6 +183,7 @@ class TrialContext:
     clock: Clock
     backends: RunBackends
     sender: TrialSender
+    bodies: BodyBuilder = field(default_factory=BodyBuilder)
     models: Mapping[str, str] = field(default_factory=dict)
     """The models of providers that are requested without a model name, for the tables."""
     resume_count: int = 0
@@ -181,35 +195,49 @@ class TrialContext:
         again = f"-r{self.resume_count}" if self.resume_count else ""
         return f"{self.run_id}-{planned.number:05d}{again}"
 
+    def nonce_seed(self, planned: PlannedTrial) -> str:
+        """Return what the nonce of a trial is made from: the trial's id if each has its own, else the run's."""
+        return self.trial_id(planned) if self.scenario.nonce == "trial" else self.run_id
 
-async def run_trial(context: TrialContext, planned: PlannedTrial) -> TimedResponse:
+
+async def run_trial(
+    context: TrialContext, planned: PlannedTrial, conversation: Conversation | None = None
+) -> TimedResponse:
     """Send a trial's request and return the timed response. Failed answers are returned, not raised.
 
     Raises ProviderEndedError when the provider's part of the run has ended.
     """
-    return await context.sender.send(trial_request(context, planned))
+    return await context.sender.send(trial_request(context, planned, conversation))
 
 
 def trial_rows(
-    context: TrialContext, planned: PlannedTrial, response: TimedResponse, intended_s: float | None = None
+    context: TrialContext,
+    planned: PlannedTrial,
+    response: TimedResponse,
+    intended_s: float | None = None,
+    conversation: Conversation | None = None,
 ) -> tuple[Trial, list[EventRow]]:
     """Compute a trial's row and event rows from its timed response; takes a millisecond or two.
 
     `intended_s` is the time at which the request was due, in seconds on the context's clock; None if it had none.
     """
     events = list(event_rows(context.run_id, context.trial_id(planned), response.stamps))
-    return _trial_row(context, planned, response, intended_s), events
+    return _trial_row(context, planned, response, intended_s, conversation), events
 
 
 def _trial_row(
-    context: TrialContext, planned: PlannedTrial, response: TimedResponse, intended_s: float | None
+    context: TrialContext,
+    planned: PlannedTrial,
+    response: TimedResponse,
+    intended_s: float | None,
+    conversation: Conversation | None,
 ) -> Trial:
     how = response.instrument
     answer = MeasuredAnswer(
         response.stamps,
         response.outcome,
         response.usage,
-        asdict(how) | response.ending,
+        asdict(how) | response.ending | _asked_columns(context, planned, conversation),
         intended_s,
         context.scenario.deadlines,
         context.scenario.reader,
@@ -230,34 +258,67 @@ def _trial_row(
         repeat=planned.repeat,
         block=planned.block,
         fresh=planned.fresh,
-        correct=_is_correct(planned.prompt.check, response),
+        correct=_is_correct(planned, response),
+        conversation=conversation.id if conversation else None,
+        turn=conversation.turn if conversation else None,
         started_at=response.started_at,
         effort=planned.effort,
         disturbed=is_disturbed(how.stamp_source, how.merged_reads, how.loop_lag_max_s),
     )
 
 
-def _is_correct(check: AnswerCheck | None, response: TimedResponse) -> bool | None:
-    """Return whether an answer is right, an answer that was not completed never; None without a check."""
+def _asked_columns(context: TrialContext, planned: PlannedTrial, conversation: Conversation | None) -> dict[str, Any]:
+    """Return the lengths that a workload or a conversation asked for, and that of the chat template."""
+    prompt = planned.prompt
+    if prompt.body is None:
+        return {"context_tokens": conversation.context_tokens} if conversation else {}
+    lengths = {"asked_input_tokens": prompt.body.tokens, "asked_output_tokens": prompt.max_tokens}
+    return lengths | {"template_tokens": context.bodies.template_tokens(planned.provider)}
+
+
+def _is_correct(planned: PlannedTrial, response: TimedResponse) -> bool | None:
+    """Return whether an answer is right, an answer that was not completed never; None without a check.
+
+    Of a conversation the last answer is checked.
+    """
+    check = planned.prompt.check if planned.turn > len(planned.prompt.turns) else None
     if check is None or response.outcome == "cancelled":
         return None
-    events = response.stamps.first_end
-    text = "".join(timed.event.text for timed in events if isinstance(timed.event, TextDelta))
-    return response.outcome == "completed" and check.is_correct(text)
+    return response.outcome == "completed" and check.is_correct(answer_text(response))
+
+
+def answer_text(response: TimedResponse) -> str:
+    """Return the text of an answer, as it came from the provider or the service."""
+    return text_of(response.stamps.first_end)
 
 
 async def warm_up(context: TrialContext, provider: str, transport: str = IN_PROCESS) -> TimedResponse:
-    """Send one short request whose response is not recorded."""
-    return await context.sender.send(_warm_up_request(context, provider, transport))
+    """Send one short request whose response is not recorded, and measure the provider's chat template by it."""
+    response = await context.sender.send(_warm_up_request(context, provider, transport))
+    await context.bodies.measure_template(provider, WARM_UP_PROMPT, response.usage)
+    return response
 
 
 async def prepare(context: TrialContext, planned: Iterable[PlannedTrial]) -> dict[str, Any]:
     """Prepare all requests before the load; return how they will be measured, for the manifest's `instrument` list."""
+    warmed: dict[tuple[str, str], None] = {}
     for trial in planned:
-        await context.backends.prepare(trial_request(context, trial))
-        if context.scenario.warm_up:
-            await context.backends.prepare(_warm_up_request(context, trial.provider, trial.transport))
+        await prepare_trial(context, trial)
+        warmed[trial.provider, trial.transport] = None
+    for provider, transport in warmed if context.scenario.warm_up else ():
+        await context.backends.prepare(_warm_up_request(context, provider, transport))
     return context.backends.start()
+
+
+async def prepare_trial(context: TrialContext, planned: PlannedTrial) -> None:
+    """Prepare the request of one trial before the load; later turns of a conversation are prepared one by one.
+
+    Raises UsageError when no tokens are counted any more.
+    """
+    if planned.turn > 1:
+        return
+    await build_body(planned, context.nonce_seed(planned), context.bodies)
+    await context.backends.prepare(trial_request(context, planned))
 
 
 def describe_outcome(response: TimedResponse) -> str:
@@ -266,25 +327,33 @@ def describe_outcome(response: TimedResponse) -> str:
     return f"{response.outcome}: {why}" if why else response.outcome
 
 
-def trial_request(context: TrialContext, planned: PlannedTrial) -> TrialRequest:
-    """Return the request of a trial, with the trial's id."""
-    seed = context.trial_id(planned) if context.scenario.nonce == "trial" else context.run_id
-    text = prompt_text(planned, seed)
-    request = _chat_request(context.scenario, text, context.scenario.max_tokens, context.trial_id(planned))
-    request = replace(request, effort=planned.effort)
+def trial_request(
+    context: TrialContext, planned: PlannedTrial, conversation: Conversation | None = None
+) -> TrialRequest:
+    """Return the request of a trial, with the trial's id; of a turn of a conversation with what was said before."""
+    scenario = context.scenario
+    if conversation is None:
+        messages = trial_messages(planned, context.nonce_seed(planned), context.bodies)
+    else:
+        messages = conversation.messages
+    request = ChatRequest(
+        messages,
+        temperature=scenario.temperature,
+        max_tokens=scenario.max_tokens_of(planned.prompt),
+        request_id=context.trial_id(planned),
+        effort=planned.effort,
+        ignores_end=planned.prompt.body is not None,
+    )
     return TrialRequest(planned.provider, planned.strategy, planned.transport, request)
 
 
 def _warm_up_request(context: TrialContext, provider: str, transport: str) -> TrialRequest:
-    request = _chat_request(context.scenario, WARM_UP_PROMPT, WARM_UP_TOKENS, f"{context.run_id}-warm-up")
-    request = replace(request, effort=next(iter(context.scenario.effort), None))
-    return TrialRequest(provider, "direct", transport, request)
-
-
-def _chat_request(scenario: Scenario, text: str, max_tokens: int, request_id: str) -> ChatRequest:
-    return ChatRequest(
-        (Message("user", text),),
+    scenario = context.scenario
+    request = ChatRequest(
+        (Message("user", WARM_UP_PROMPT),),
         temperature=scenario.temperature,
-        max_tokens=min(max_tokens, scenario.max_tokens),
-        request_id=request_id,
+        max_tokens=min(WARM_UP_TOKENS, scenario.max_tokens),
+        request_id=f"{context.run_id}-warm-up",
+        effort=next(iter(scenario.effort), None),
     )
+    return TrialRequest(provider, "direct", transport, request)

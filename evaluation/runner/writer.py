@@ -1,8 +1,9 @@
 """Writes finished trials to disk in small steps, so that streams still under way are hardly delayed."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +21,36 @@ SYNC_INTERVAL_S = 5.0
 A power cut loses the trials since the last call; a kill of the process loses none."""
 
 
+@dataclass(frozen=True, slots=True)
+class DiskAccess:
+    """How a run reaches its disk: what opens the journal, and what runs its slow calls beside the event loop."""
+
+    open_journal: Callable[[Path], Journal] = Journal
+    run_in_thread: Callable[[Callable[[], None]], Awaitable[None]] = asyncio.to_thread
+
+
+DEFAULT_DISK_ACCESS = DiskAccess()
+
+
 class TrialWriter:
     """Writes trials one at a time and, with `traces`, the source stream of each, including its text.
 
-    Answers that came from the service leave no trace: they have no source stream, because the service's strategy has
-    already changed their timing.
+    An answer from a service that was not started for the run leaves no trace: the service's strategy has changed its
+    timing, and its source stream is not known.
     """
 
-    def __init__(self, folder: Path, journal: Journal, *, traces: bool = False) -> None:
+    def __init__(
+        self, folder: Path, journal: Journal, *, traces: bool = False, disk: DiskAccess = DEFAULT_DISK_ACCESS
+    ) -> None:
         self._journal = journal
+        self._disk = disk
         self._turn = asyncio.Lock()
         self._traces = folder / TRACES if traces else None
         self._written = self._synced = 0
         self._syncing: asyncio.Task[None] | None = None
         self._ending = asyncio.Event()
         self._busy: set[asyncio.Task[Trial]] = set()
+        self._failure: BaseException | None = None
         if self._traces is not None:
             self._traces.mkdir(exist_ok=True)
 
@@ -46,15 +62,27 @@ class TrialWriter:
         """
         task = asyncio.create_task(self._write_trial(make, response))
         self._busy.add(task)
-        task.add_done_callback(self._busy.discard)
+        task.add_done_callback(self._on_written)
         return await asyncio.shield(task)
 
     async def drain(self) -> None:
-        """Wait until all trials passed to `write` are on disk. Raises OSError when writing or fsync fails."""
-        await asyncio.gather(*self._busy)
+        """Wait until all trials passed to `write` are on disk. Raises OSError when writing or fsync failed."""
+        await asyncio.gather(*self._busy, return_exceptions=True)
         self._ending.set()
         if self._syncing is not None:
-            await self._syncing
+            await asyncio.gather(self._syncing, return_exceptions=True)
+            self._keep_failure(self._syncing)
+        if self._failure is not None:
+            raise self._failure
+
+    def _on_written(self, task: asyncio.Task[Trial]) -> None:
+        self._busy.discard(task)
+        self._keep_failure(task)
+
+    def _keep_failure(self, task: asyncio.Task[Any]) -> None:
+        """Keep the first failure for `drain`. Every one is retrieved: the event loop would report it as a traceback."""
+        failure = None if task.cancelled() else task.exception()
+        self._failure = self._failure or failure
 
     async def _write_trial(self, make: RowFactory, response: TimedResponse) -> Trial:
         async with self._turn:
@@ -80,7 +108,7 @@ class TrialWriter:
                 async with asyncio.timeout(SYNC_INTERVAL_S):
                     await self._ending.wait()
             written = self._written
-            await asyncio.to_thread(self._journal.sync)
+            await self._disk.run_in_thread(self._journal.sync)
             self._synced = written
 
     async def _write_trace(self, path: Path, trial: Trial, response: TimedResponse) -> None:
@@ -88,6 +116,13 @@ class TrialWriter:
             for part in _iter_trace_parts(trial, response):
                 file.write(part)
                 await asyncio.sleep(0)
+
+
+@contextmanager
+def open_writer(folder: Path, disk: DiskAccess, *, traces: bool = False) -> Iterator[TrialWriter]:
+    """Open the journal of a run's folder, yield a writer to it, and close it. Raises OSError."""
+    with disk.open_journal(folder) as journal:
+        yield TrialWriter(folder, journal, traces=traces, disk=disk)
 
 
 def _iter_trace_parts(trial: Trial, response: TimedResponse) -> Iterator[str]:
