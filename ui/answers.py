@@ -3,8 +3,9 @@
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
+from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
 import gradio as gr
@@ -15,37 +16,33 @@ from providers.models.source import ProviderRow, ProviderSource
 from providers.services import BUILTIN_PROVIDERS, SERVICES
 from streaming.errors import UsageError
 from streaming.events import Notice
-from streaming.pipeline import Receipt
+from streaming.pipeline import AnswerObserver
 from streaming.session import Session
 from streaming.trace import Probe
 from ui import html, strings
 from ui.answer_view import AnswerView
-from ui.form import LOCAL_PROVIDER, ChatForm, ValidatedQuestion, validate_form
+from ui.form import (
+    LOCAL_PROVIDER,
+    ChatForm,
+    ValidatedQuestion,
+    parse_budget,
+    parse_own_price,
+    resolve_full_name,
+    validate_form,
+)
 from ui.page_sessions.service_checks import ServiceCheck, ServiceChecks
-from ui.page_sessions.sessions import TOKEN_VARIABLE, AnswerSlot, PageSession, PageSessions
+from ui.page_sessions.sessions import TOKEN_VARIABLE, AnswerSlot, PageSession, PageSessions, SlotAnswer
 from ui.types import AnswerSource, PageAnswer
 
 TICK_INTERVAL_S = 0.5
 """Longest time between two updates while an answer is pending: only an update detects a closed page."""
 
+GRACE_S = 30.0
+"""How long an answer that outlives its page goes on while no page reads it, unless the service is set otherwise."""
 WIRE = "page"
 """The page's label in metrics and the log, beside the service's own transports."""
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class SlotAnswer:
-    """An answer under way in a slot of a page. Once it is closed, `receipt_id` names its receipt for the export."""
-
-    answer: PageAnswer
-    slot: AnswerSlot
-    receipt_id: str | None = None
-
-    async def wait_receipt(self) -> Receipt:
-        """Wait for a running stop to finish, and return the receipt of the ended answer."""
-        await self.slot.wait_stopped()
-        return self.answer.receipt()
 
 
 class AnswerService:
@@ -53,6 +50,7 @@ class AnswerService:
 
     `with_keys` builds providers that use the user's own API keys instead of the service's; None: the page accepts no
     keys. `offers_sign_in`: users may sign in with Hugging Face, and their token is their key for that provider.
+    `grace_s`: how long an answer that outlives its page goes on while no page reads it.
     """
 
     def __init__(
@@ -61,11 +59,13 @@ class AnswerService:
         with_keys: Callable[[Mapping[str, str]], ProviderSource] | None = None,
         *,
         offers_sign_in: bool = False,
+        grace_s: float = GRACE_S,
     ) -> None:
         self.offers_sign_in = offers_sign_in
+        self.grace_s = grace_s
         self.clock = chat_service.clock
         self.page_sessions = PageSessions(clock=self.clock, enter=chat_service.guard.enter_page)
-        self._chat_service = chat_service
+        self.source = chat_service
         self._guard = chat_service.guard
         self._providers = chat_service.providers
         self._with_keys = with_keys
@@ -125,33 +125,48 @@ class AnswerService:
         """Return the check with the models that are offered; a user's own key may use all of the service."""
         if self.key_variable(name, missing="") in page_session.own_keys:
             return check
-        provider, is_offered = name.partition(":")[0], self._chat_service.is_offered
+        provider, is_offered = name.partition(":")[0], self.source.is_offered
         return replace(check, models=tuple(model for model in check.models if is_offered(f"{provider}:{model}")))
 
     def new_session(self, name: str) -> Session:
         """Return a new session with the provider `name` that uses the service's own keys."""
         return self._providers.new_session([name], clock=self.clock)
 
-    def new_view(self, page_session: PageSession, question: ChatForm, *, blind: bool = False) -> AnswerView:
-        """Create the view for a chat request, before the guard has admitted it."""
-        row = next((r for r in self.providers(page_session).list_providers() if r.name == question.provider), None)
+    def answer_name(self, page_session: PageSession, question: ChatForm) -> str:
+        """Return the name of model and provider that an answer to a chat request is headed with."""
+        row = self._find_row(page_session, question.provider)
+        if row is None:
+            return question.provider or strings.UNKNOWN
+        return row.label if row.simulated else f"{(question.model or '').strip() or row.model} · {row.label}"
+
+    def _find_row(self, page_session: PageSession, provider: str | None) -> ProviderRow | None:
+        return next((row for row in self.providers(page_session).list_providers() if row.name == provider), None)
+
+    def new_view(
+        self, page_session: PageSession, question: ChatForm, *, blind: bool = False, probe: Probe | None = None
+    ) -> AnswerView:
+        """Create the view for a chat request, before the guard has admitted it; `probe` is the one of its answer."""
+        row = self._find_row(page_session, question.provider)
+        model = "" if row is None else (question.model or "").strip() or row.model
         simulated = row is not None and row.simulated
-        no_price = (
-            strings.SIMULATED_PRICE
-            if simulated
-            else strings.LOCAL_PRICE
-            if question.provider == LOCAL_PROVIDER
-            else None
+        unknown = strings.LOCAL_PRICE if question.provider == LOCAL_PROVIDER else strings.UNKNOWN_PRICE
+        no_price = strings.SIMULATED_PRICE if simulated else unknown
+        return AnswerView(
+            self.clock(),
+            simulated=simulated,
+            model=model,
+            no_price=no_price,
+            blind=blind,
+            probe=probe,
+            timed_words=question.timed_words,
         )
-        return AnswerView(self.clock(), simulated=simulated, no_price=no_price or strings.UNKNOWN_PRICE, blind=blind)
 
     async def run(
         self, place: str, question: ChatForm, view: AnswerView, request: gr.Request, probe: Probe | None = None
     ) -> AsyncGenerator[None, None]:
         """Send the request and stream its answer into `view`; yield after every change, last with receipt or error."""
         try:
-            with self._chat_service.recording_rejections():
-                validated = self._validate(question, request)
+            validated = self.validate(question, request)
             async with aclosing(self._show_answer(place, validated, view, request, probe)) as changes:
                 async for _ in changes:
                     yield
@@ -175,11 +190,32 @@ class AnswerService:
         creates a provider session for this answer alone, by name; by default the slot's session is used. Raises
         RejectionError or UsageError, which `explain` turns into words.
         """
-        page_session, name = self.page_sessions.get(request.session_hash), validated.name
+        page_session = self.page_sessions.get(request.session_hash)
         slot = page_session.slot(place)
+        answer = await self.start_answer(place, validated, request, probe=probe, new_session=new_session)
+        opened = SlotAnswer(answer, slot)
+        try:
+            async with aclosing(answer):
+                await slot.begin(answer, validated.price)
+                yield opened
+        finally:
+            opened.receipt_id = page_session.spending.add(opened.read_receipt(), validated)
+
+    async def start_answer(
+        self,
+        place: str,
+        validated: ValidatedQuestion,
+        request: gr.Request,
+        *,
+        probe: Probe | None = None,
+        new_session: Callable[[str], Session] | None = None,
+        observer: AnswerObserver | None = None,
+    ) -> PageAnswer:
+        """Start an answer for the slot `place` of a page, which the caller closes or buffers. See `open_answer`."""
+        page_session, name = self.page_sessions.get(request.session_hash), validated.name
         providers, paid_by_caller = self._read_keys(page_session, name)
-        new_session = new_session or partial(self._slot_session, providers, slot, validated)
-        answer = await self._chat_service.start_answer(
+        new_session = new_session or partial(self._slot_session, providers, page_session.slot(place), validated)
+        return await self.source.start_answer(
             self._identify_caller(request),
             [name],
             validated.request,
@@ -190,15 +226,8 @@ class AnswerService:
             open_session=partial(new_session, name),
             paid_by_caller=paid_by_caller,
             probe=probe,
+            observer=observer,
         )
-        opened = SlotAnswer(answer, slot)
-        try:
-            async with aclosing(answer):
-                await slot.begin(answer)
-                yield opened
-        finally:
-            kind = {"simulated": validated.simulated, "free": validated.simulated or name == LOCAL_PROVIDER}
-            opened.receipt_id = page_session.spending.add(answer.receipt(), strategy=validated.strategy, **kind)
 
     def _read_keys(self, page_session: PageSession, name: str) -> tuple[ProviderSource, bool]:
         """Return the page's providers now, and whether the user pays for `name`; the user may change keys meanwhile.
@@ -239,6 +268,28 @@ class AnswerService:
             return missing
         raise UsageError(strings.KEY_NOT_HERE.format(name=provider or strings.UNKNOWN))
 
+    def key_info(self, provider: str | None) -> str:
+        """Return what becomes of the user's own key for `provider`, and to which host it is sent."""
+        row = SERVICES.get((provider or "").partition(":")[0])
+        host = urlsplit(row.base_url).hostname if row is not None and row.base_url is not None else None
+        return strings.KEY_INFO.format(host=host or strings.ITS_PROVIDER)
+
+    def budget_problem(self, page_session: PageSession, question: ChatForm) -> str | None:
+        """Return what is wrong with the budget or the price of a form, or why the budget cannot be held; else None."""
+        row = self._find_row(page_session, question.provider)
+        if row is None:
+            return None
+        try:
+            name = resolve_full_name(row, (question.model or "").strip())
+            budget_usd, price = parse_budget(question.budget), parse_own_price(question.price, name)
+            is_free = row.simulated or name == LOCAL_PROVIDER
+            if budget_usd is None or is_free or price is not None:
+                return None
+            is_known = self.providers(page_session).cost_model(name).price is not None
+        except UsageError as error:
+            return str(error)
+        return None if is_known else strings.BUDGET_UNHELD.format(name=name)
+
     def is_key_gone(self, page_session: PageSession, provider: str | None, brought: str | None) -> bool:
         """Return whether the page has sent a key for `provider` that the service no longer holds.
 
@@ -247,6 +298,18 @@ class AnswerService:
         """
         variable = self.key_variable(provider, missing="")
         return bool(variable) and variable in (brought or "").split(",") and variable not in page_session.keys
+
+    @property
+    def takes_feedback(self) -> bool:
+        """Whether readers may rate answers."""
+        return self.source.feedback is not None
+
+    async def keep_feedback(self, rating: Mapping[str, object], request: gr.Request) -> None:
+        """Count a rating for its caller, and keep it. Raises RejectionError, which is recorded already, and OSError."""
+        assert self.source.feedback is not None, "there are thumbs only where ratings are kept"
+        with self.source.recording_rejections():
+            await self._guard.admit_feedback(self._identify_caller(request))
+        self.source.feedback.add(rating)
 
     async def set_key(self, page_session: PageSession, variable: str, key: str) -> None:
         """Store an API key for this page only; an empty key removes the stored one. Raises UsageError for a bad key."""
@@ -274,13 +337,21 @@ class AnswerService:
         own = self._with_keys(all_keys) if all_keys else None
         await page_session.set_keys(keys, own, own.aclose if own else None, token)
 
+    def validate(self, question: ChatForm, request: gr.Request) -> ValidatedQuestion:
+        """Check what the page alone knows: its form, its keys and its budget. Raises UsageError, which is recorded."""
+        with self.source.recording_rejections():
+            return self._validate(question, request)
+
     def _validate(self, question: ChatForm, request: gr.Request) -> ValidatedQuestion:
-        """Check what the page alone knows: its form, its keys and its budget. Raises UsageError."""
         page_session = self.page_sessions.get(request.session_hash)
         if self.is_key_gone(page_session, question.provider, question.brought):
             raise UsageError(strings.KEY_GONE.format(name=question.provider))
         validated = validate_form(question, self.providers(page_session).list_providers(), self.limits)
-        if _is_over_budget(validated, page_session):
+        row = self._find_row(page_session, question.provider)
+        if row is not None and not row.ready:
+            takes_key = self.key_variable(row.name, missing="")
+            raise UsageError((strings.KEY_MISSING if takes_key else strings.NOT_SET_UP).format(label=row.label))
+        if page_session.is_over(validated.budget_usd):
             raise UsageError(strings.BUDGET_SPENT.format(spent=html.format_usd(page_session.usd)))
         return validated
 
@@ -308,8 +379,8 @@ class AnswerService:
             while not answer.ended:
                 wait_s = TICK_INTERVAL_S if due_s is None else min(TICK_INTERVAL_S, max(0.0, due_s - self.clock()))
                 view.feed(await answer.next_events(wait_s), self.clock())
-                view.refresh(answer.meter_reading(), self.clock())
-                if _is_over_budget(validated, page_session) and not answer.ended:
+                view.refresh(opened.slot.with_own_price(answer.meter_reading()), self.clock())
+                if page_session.is_over(validated.budget_usd) and not answer.ended:
                     view.feed([Notice("budget", strings.BUDGET_REACHED)], self.clock())
                     await opened.slot.stop()
                 due_s = page_session.pacer.reserve(self.clock()) if due_s is None else due_s
@@ -318,8 +389,3 @@ class AnswerService:
                     yield
             receipt = await opened.wait_receipt()
         view.close(receipt, self.clock(), opened.receipt_id)
-
-
-def _is_over_budget(validated: ValidatedQuestion, page_session: PageSession) -> bool:
-    """Return whether the page's answers, including those under way, have used up its budget."""
-    return validated.budget_usd is not None and page_session.usd >= validated.budget_usd

@@ -3,25 +3,35 @@
 import secrets
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
 import gradio as gr
+from gradio.components import Component
 from gradio.networking import setup_tunnel
 
 from providers import ProviderRegistry
 from settings import Settings
-from ui import results as ui_results
-from ui import strings
-from ui.answers import AnswerService
+from ui import entry_strings, strings
+from ui.address.events import PageAddress
+from ui.address.query import TABS
+from ui.answers import GRACE_S, AnswerService
 from ui.chat import tab as chat_tab
+from ui.chat.composer import KEPT_BROUGHT
 from ui.compare import tab as compare_tab
 from ui.components import CONCURRENCY_LIMIT, event_options
+from ui.drawn_updates import add_page_name
+from ui.link_preview import ICON, LinkPreview
 from ui.pipeline import tab as pipeline_tab
 from ui.request_filter.event_schema import EventSchema
 from ui.request_filter.middleware import RequestFilter
 from ui.request_filter.sign_in import SignIns
-from ui.theme import CSS, SCRIPT, theme
+from ui.results import tab as results_tab
+from ui.results.downloads import RunDownloads
+from ui.results.run_list import RUNS_FOLDER, RunList
+from ui.results.run_view import RunViews
+from ui.theme import CSS, head_scripts, script, theme
 from ui.types import AnswerSource
 
 QUEUE_SIZE = 256
@@ -61,18 +71,24 @@ def mount(app: Any, chat_service: AnswerSource, *, settings: Settings | None = N
     """
     with_keys = partial(_providers_with_keys, settings) if settings is not None else None
     offers_sign_in = settings is not None and settings.offers_sign_in
-    answer_service = AnswerService(chat_service, with_keys, offers_sign_in=offers_sign_in)
-    page = build_page(answer_service)
+    grace_s = settings.page_grace_s if settings is not None else GRACE_S
+    answer_service = AnswerService(chat_service, with_keys, offers_sign_in=offers_sign_in, grace_s=grace_s)
+    runs, views = RunList(_runs_folder(settings)), RunViews()
+    downloads = RunDownloads(runs, views, answer_service.page_sessions)
+    place = entry_strings.SPACE_CPU if settings is not None and settings.on_space else entry_strings.THIS_CPU
+    page = build_page(answer_service, (runs, views, downloads), place)
     # Gradio does not mark a mounted page as launched, and validates file paths only on a launched one.
     page.has_launched = True
     app = gr.mount_gradio_app(
         app,
         page,
         path="/",
+        root_path=settings.root_path if settings is not None else "",
         theme=theme(),
         css_paths=CSS,
-        js=SCRIPT.read_text(encoding="utf-8"),
-        head=HEAD_HTML,
+        js=script(),
+        head=HEAD_HTML + head_scripts(),
+        favicon_path=str(ICON),
         footer_links=[],
         run_history=False,
         show_error=False,
@@ -82,30 +98,46 @@ def mount(app: Any, chat_service: AnswerSource, *, settings: Settings | None = N
         pwa=False,
     )
     # The request filter comes before everything that Gradio has mounted.
-    mounted, schema = app.routes[-1], EventSchema(page, answer_service.limits)
-    hops = chat_service.guard.configuration.hops
-    sign_ins = SignIns(answer_service.sign_out, clock=answer_service.clock) if offers_sign_in else None
-    mounted.app = RequestFilter(
-        mounted.app, schema, answer_service.page_sessions, hops, chat_service.record_rejection, sign_ins
-    )
+    mounted = app.routes[-1]
+    mounted.app = LinkPreview(_filter_requests(mounted.app, page, answer_service, chat_service, downloads))
     return app
 
 
-def build_page(answer_service: AnswerService) -> gr.Blocks:
-    """Build the page with its four tabs on `answer_service`."""
+def _filter_requests(
+    app: Any, page: gr.Blocks, answer_service: AnswerService, chat_service: AnswerSource, downloads: RunDownloads
+) -> RequestFilter:
+    """Return the filter of all requests to Gradio's `app` and to the files of runs."""
+    sign_ins = None
+    if answer_service.offers_sign_in:
+        sign_ins = SignIns(answer_service.sign_out, clock=answer_service.clock)
+    schema, hops = EventSchema(page, answer_service.limits), chat_service.guard.configuration.hops
+    sessions = answer_service.page_sessions
+    return RequestFilter(app, schema, sessions, hops, chat_service.record_rejection, sign_ins, downloads)
+
+
+def _runs_folder(settings: Settings | None) -> Path:
+    folder = settings.runs_folder if settings is not None else None
+    return RUNS_FOLDER if folder is None else Path(folder)
+
+
+def build_page(
+    answer_service: AnswerService,
+    results: tuple[RunList, RunViews, RunDownloads] | None = None,
+    place: str = entry_strings.THIS_CPU,
+) -> gr.Blocks:
+    """Build the page with its four tabs on `answer_service`; by default its runs are those of `out/`.
+
+    `place` says where the local model runs.
+    """
+    if results is None:
+        runs, views = RunList(), RunViews()
+        results = runs, views, RunDownloads(runs, views, answer_service.page_sessions)
     page = gr.Blocks(title=strings.NAME, analytics_enabled=False, fill_height=True, fill_width=True)
     with page:
         gr.HTML(_header_html(), elem_id="sg-header")
+        add_page_name(page)
         announcement = gr.HTML("", elem_id="sg-status", js_on_load=_LIVE_REGION_SCRIPT)
-        with gr.Tabs(elem_id="sg-tabs"):
-            with gr.Tab(strings.CHAT_TAB, id="chat", elem_id="sg-tab-chat"):
-                budget, spent, brought = chat_tab.build_tab(answer_service, announcement)
-            with gr.Tab(strings.COMPARE_TAB, id="compare", elem_id="sg-tab-compare"):
-                compare_tab.build_tab(answer_service, announcement, budget, spent, brought)
-            with gr.Tab(strings.PIPELINE_TAB, id="pipeline", elem_id="sg-tab-pipeline"):
-                pipeline_tab.build_tab(answer_service, announcement)
-            with gr.Tab(strings.RESULTS_TAB, id="results", elem_id="sg-tab-results") as results:
-                ui_results.build_tab(results)
+        brought = _add_tabs(page, answer_service, announcement, results, place)
 
         async def close_session(request: gr.Request) -> None:
             await answer_service.page_sessions.close(request.session_hash)
@@ -117,10 +149,32 @@ def build_page(answer_service: AnswerService) -> gr.Blocks:
         if answer_service.offers_sign_in:
             page.load(sign_in, queue=False, **event_options())
         page.unload(close_session)
-        page.load(None, None, brought, js=chat_tab.KEPT_BROUGHT)
+        page.load(None, None, brought, js=KEPT_BROUGHT)
         _limit_progress_indicators(page)
         page.queue(api_open=False, max_size=QUEUE_SIZE, default_concurrency_limit=CONCURRENCY_LIMIT)
     return page
+
+
+def _add_tabs(
+    page: gr.Blocks,
+    answer_service: AnswerService,
+    announcement: gr.HTML,
+    results: tuple[RunList, RunViews, RunDownloads],
+    place: str,
+) -> Component:
+    """Add the tabs, and the events of the page's address; return the page's list of sent keys."""
+    address = PageAddress(answer_service)
+    with gr.Tabs(elem_id="sg-tabs"):
+        with gr.Tab(strings.CHAT_TAB, id="chat", elem_id="sg-tab-chat") as chat:
+            shared = chat_tab.build_tab(page, answer_service, announcement, address, place)
+        with gr.Tab(strings.COMPARE_TAB, id="compare", elem_id="sg-tab-compare") as compare:
+            compare_tab.build_tab(answer_service, announcement, shared, address)
+        with gr.Tab(strings.PIPELINE_TAB, id="pipeline", elem_id="sg-tab-pipeline") as pipeline:
+            pipeline_tab.build_tab(answer_service, announcement, address)
+        with gr.Tab(strings.RESULTS_TAB, id="results", elem_id="sg-tab-results") as runs:
+            results_tab.build_tab(runs, *results)
+    address.wire(page, dict(zip(TABS, (chat, compare, pipeline, runs), strict=True)))
+    return shared[-1]
 
 
 def _limit_progress_indicators(page: gr.Blocks) -> None:

@@ -1,17 +1,18 @@
 """Components and event options that the tabs share."""
 
+import json
 from collections.abc import Set as AbstractSet
 from html import escape
 from typing import Any, Final
 
-import gradio as gr
 from gradio.components import Component
 
 from providers.models.source import ProviderRow
-from streaming import strategies
+from providers.services import SERVICES
 from ui import html, strings
 from ui.answers import AnswerService
 from ui.form import strategy_error
+from ui.page_sessions.sessions import TOKEN_VARIABLE
 
 CONCURRENCY_LIMIT = 64
 """Maximum number of concurrent answers of a tab; further ones wait in Gradio's queue."""
@@ -34,23 +35,64 @@ def provider_choices(answer_service: AnswerService) -> list[tuple[str, str]]:
 
 
 def provider_label(row: ProviderRow) -> str:
-    """Return a provider's label for the picker, with the missing requirement if it is not ready."""
-    return row.label if row.ready else f"{row.label} · needs {row.needs}"
+    """Return a provider's label for the picker; one that cannot be used yet says so."""
+    return row.label if row.ready else f"{row.label} · {strings.NOT_READY}"
 
 
-def strategy_picker(value: str, *, elem_id: str, wrong_id: str, label: str = strings.STRATEGY) -> gr.Dropdown:
-    """Create a picker of delivery strategies, with an error line below it for an invalid name."""
-    strategy = gr.Dropdown(
-        list(strategies.EXAMPLES),
-        value=value,
-        label=label,
-        info=strings.STRATEGY_INFO.format(strategies=", ".join(strategies.EXAMPLES)),
-        allow_custom_value=True,
-        elem_id=elem_id,
-    )
-    errors = gr.HTML("", elem_id=wrong_id)
-    strategy.change(_strategy_error_badge, strategy, errors, queue=False, **event_options())
-    return strategy
+OWN_KEY_PROVIDER: Final = "own-key"
+"""The value of the picker's last option, which stands for all providers that need the user's own API key."""
+
+
+def usable_provider_choices(answer_service: AnswerService) -> list[tuple[str, str]]:
+    """Return the options of the chat's picker: the usable providers by group, and last one for the user's own key."""
+    choices = [(_choice_label(row), row.name) for row in _usable_rows(answer_service)]
+    with_key = [label for label, _ in key_provider_choices(answer_service)]
+    if with_key:
+        choices.append((strings.WITH_YOUR_KEY.format(names=", ".join(with_key)), OWN_KEY_PROVIDER))
+    return choices
+
+
+def key_provider_choices(answer_service: AnswerService) -> list[tuple[str, str]]:
+    """Return label and name of the providers that take a user's API key, those that need one first."""
+    takes_key = [row for row in answer_service.list_providers() if answer_service.key_variable(row.name, missing="")]
+    return [(row.label, row.name) for row in sorted(takes_key, key=lambda row: row.ready)]
+
+
+def provider_groups(answer_service: AnswerService) -> str:
+    """Return the groups of the usable providers by label, as JSON that is escaped for an attribute."""
+    groups = {_choice_label(row): _group(row) for row in _usable_rows(answer_service)}
+    with_key = usable_provider_choices(answer_service)[-1]
+    if with_key[1] == OWN_KEY_PROVIDER:
+        groups[with_key[0]] = strings.GROUPS[1]
+    return escape(json.dumps(groups, ensure_ascii=False))
+
+
+def _usable_rows(answer_service: AnswerService) -> list[ProviderRow]:
+    """Return the providers that answer with the service's keys, and the one that answers users who sign in."""
+
+    def is_usable(row: ProviderRow) -> bool:
+        takes_sign_in = answer_service.key_variable(row.name, missing="") == TOKEN_VARIABLE
+        return row.ready or (answer_service.offers_sign_in and takes_sign_in)
+
+    return sorted(filter(is_usable, answer_service.list_providers()), key=_group_order)
+
+
+def _choice_label(row: ProviderRow) -> str:
+    """Return a usable provider's label; one that is not ready needs a sign-in."""
+    return row.label if row.ready else strings.WITH_SIGN_IN.format(name=row.label.partition(" · ")[0])
+
+
+def _group(row: ProviderRow) -> str:
+    on_this_machine, with_key, simulated = strings.GROUPS
+    if row.simulated:
+        return simulated
+    service = SERVICES.get(row.name.partition(":")[0])
+    return with_key if service is not None and service.key_required else on_this_machine
+
+
+def _group_order(row: ProviderRow) -> int:
+    on_this_machine, with_key, simulated = strings.GROUPS
+    return (on_this_machine, simulated, with_key).index(_group(row))
 
 
 def html_table(header: list[str], rows: list[list[str]], *, marked: AbstractSet[tuple[int, int]] = frozenset()) -> str:
@@ -70,7 +112,8 @@ def _table_cell(text: str, better: bool, first: bool) -> str:
     return f"<{tag}>{escape(text)}{mark}</{tag.split()[0]}>"
 
 
-def _strategy_error_badge(name: str | None) -> str:
+def strategy_error_badge(name: str | None) -> str:
+    """Return a badge that says what is wrong with a strategy's name; empty if nothing is."""
     problem = strategy_error(name)
     return html.error_badge(problem) if problem else ""
 

@@ -5,14 +5,17 @@ from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 
 from guard.validation import InputLimits
+from providers.models.pricing import custom_price, parse_price
 from providers.models.source import ProviderRow
 from streaming import strategies
 from streaming.errors import UsageError
 from streaming.messages import ChatRequest, Message
+from streaming.meter import PriceFunction
 from ui import strings
 from ui.history import HistoryMessage, to_messages
 
 MAX_MODEL_CHARS = 200
+MAX_TOKENS_RANGE = (1, 100_000)
 LOCAL_PROVIDER = "local"
 CHARS_PER_TOKEN = 3
 """Characters per token when trimming: below the usual four, because other languages use more tokens."""
@@ -36,6 +39,10 @@ class ChatForm:
     max_tokens: str | None = None
     streamed: bool = True
     budget: str | None = None
+    timed_words: bool = False
+    """Whether the wait for an answer is labelled by its duration, with words that do not say what the model does."""
+    price: str | None = None
+    """The user's price of the model, for a model of unknown price."""
     brought: str | None = None
     """The variables for which the page has sent API keys, comma-separated."""
 
@@ -50,6 +57,8 @@ class ValidatedQuestion:
     simulated: bool
     budget_usd: Decimal | None = None
     left_out: int = 0
+    price: PriceFunction | None = None
+    """The user's own price, which counts for the page's budget where no other is known."""
 
 
 def validate_form(question: ChatForm, listing: Sequence[ProviderRow], limits: InputLimits) -> ValidatedQuestion:
@@ -59,11 +68,12 @@ def validate_form(question: ChatForm, listing: Sequence[ProviderRow], limits: In
     row = next((row for row in listing if row.name == question.provider), None)
     if row is None:
         raise UsageError(strings.UNKNOWN_PROVIDER.format(name=question.provider or ""))
-    name = _resolve_full_name(row, (question.model or "").strip())
+    name = resolve_full_name(row, (question.model or "").strip())
     strategy = str(strategies.parse(question.strategy or strategies.DEFAULT_STRATEGY))
     context_tokens = LOCAL_CONTEXT_TOKENS if name == LOCAL_PROVIDER else CONTEXT_TOKENS
     request, left_out = _fit_to_context(_make_request(question, limits), context_tokens, limits)
-    return ValidatedQuestion(name, request, strategy, row.simulated, parse_budget(question.budget), left_out)
+    budget_usd, price = parse_budget(question.budget), parse_own_price(question.price, name)
+    return ValidatedQuestion(name, request, strategy, row.simulated, budget_usd, left_out, price)
 
 
 def message_error(text: str, limits: InputLimits) -> str | None:
@@ -71,7 +81,9 @@ def message_error(text: str, limits: InputLimits) -> str | None:
     if not text.strip():
         return strings.EMPTY_MESSAGE
     if "length" not in limits.off and len(text) > limits.message_chars:
-        return strings.LONG_MESSAGE.format(chars=len(text), limit=limits.message_chars)
+        return strings.LONG_MESSAGE.format(
+            chars=len(text), over=len(text) - limits.message_chars, limit=limits.message_chars
+        )
     return strings.UNSENDABLE if any("\ud800" <= c <= "\udfff" for c in text) else None
 
 
@@ -98,7 +110,18 @@ def parse_budget(text: str | None) -> Decimal | None:
     return amount
 
 
-def _resolve_full_name(row: ProviderRow, model: str) -> str:
+def parse_own_price(text: str | None, name: str) -> PriceFunction | None:
+    """Parse the user's price of a model, in USD per million tokens; None if empty. Raises UsageError with its form."""
+    if not (text or "").strip():
+        return None
+    try:
+        _, prices = parse_price(f"{name}={text}")
+    except UsageError:
+        raise UsageError(strings.BAD_PRICE) from None
+    return custom_price({name: prices}, name, name.partition(":")[2])
+
+
+def resolve_full_name(row: ProviderRow, model: str) -> str:
     """Return the full name of provider and model, with `model` in place of the row's own model if it is not empty.
 
     Raises UsageError for a model name that is too long, or for a provider without other models.
@@ -116,7 +139,7 @@ def _make_request(question: ChatForm, limits: InputLimits) -> ChatRequest:
     system = question.system or ""
     if "length" not in limits.off and len(system) > limits.message_chars:
         raise UsageError(strings.LONG_SYSTEM.format(chars=len(system), limit=limits.message_chars))
-    max_tokens = _parse_number(question.max_tokens, 1, 100_000, strings.BAD_MAX_TOKENS)
+    max_tokens = _parse_number(question.max_tokens, *MAX_TOKENS_RANGE, strings.BAD_MAX_TOKENS)
     if max_tokens is not None and max_tokens != int(max_tokens):
         raise UsageError(strings.BAD_MAX_TOKENS)
     return ChatRequest(

@@ -1,9 +1,11 @@
 """Conversion between Gradio's chat history and the messages that are sent to a model. No I/O."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from html import escape
 from typing import Any
 
 from streaming.messages import Message, Role
+from ui import strings
 from ui.markdown.escaping import escape_prose, unescape_prose
 
 HistoryMessage = Mapping[str, Any]
@@ -11,6 +13,10 @@ HistoryMessage = Mapping[str, Any]
 
 A title in the metadata marks thinking or a receipt, neither of which is part of the model's answer.
 """
+
+
+HEAD_ID = "head"
+"""The id in the metadata of the heading above an answer."""
 
 
 def assistant_message(
@@ -28,6 +34,16 @@ def assistant_message(
     marks = {"title": title, "status": status, "duration": duration_s, "id": receipt}
     metadata = {key: value for key, value in marks.items() if value is not None}
     return {"role": "assistant", "content": [{"type": "text", "text": text}], "metadata": metadata or None}
+
+
+def head_message(model: str, strategy: str) -> HistoryMessage:
+    """Create the heading above an answer: who answers, and how its text is released. It is no part of the answer."""
+    text = f'<h4 class="sg-who">{escape(model)} <small>{escape(strategy)}</small></h4>'
+    return {
+        "role": "assistant",
+        "content": [{"type": "text", "text": text}],
+        "metadata": {"id": HEAD_ID, "log": f"{model} · {strategy}"},
+    }
 
 
 def user_message(text: str) -> HistoryMessage:
@@ -61,9 +77,41 @@ def message_title(turn: HistoryMessage) -> str | None:
     return (turn.get("metadata") or {}).get("title")
 
 
+def head_text(turn: HistoryMessage) -> str | None:
+    """Return who answers and how, if a message is the heading above an answer; otherwise None."""
+    marks = turn.get("metadata") or {}
+    return str(marks.get("log") or "") if marks.get("id") == HEAD_ID else None
+
+
+def is_unfinished(history: Sequence[HistoryMessage]) -> bool:
+    """Return whether the last message of a conversation has no whole answer: a receipt, or why it was not sent."""
+    thinking = (strings.THINKING_NOW, strings.THINKING_DONE)
+    return bool(history) and message_title(history[-1]) in (None, *thinking)
+
+
+def mark_cut(history: Sequence[HistoryMessage]) -> list[HistoryMessage]:
+    """Return an unfinished conversation with an ending that says that its answer was cut, and no thinking under way."""
+    ended = [_end_thinking(turn) for turn in history]
+    kept = strings.KEPT if has_partial_answer(history) else strings.NOTHING_KEPT
+    return [*ended, assistant_message(f"{strings.ANSWER_CUT} {kept}", title=strings.OUTCOMES["truncated"])]
+
+
+def has_partial_answer(history: Sequence[HistoryMessage]) -> bool:
+    """Return whether the last message of a conversation is text of an answer."""
+    last = history[-1]
+    return last["role"] == "assistant" and message_title(last) is None and head_text(last) is None
+
+
+def _end_thinking(turn: HistoryMessage) -> HistoryMessage:
+    marks = turn.get("metadata") or {}
+    if marks.get("status") != "pending":
+        return turn
+    return {**turn, "metadata": {**marks, "title": strings.THINKING_DONE, "status": "done"}}
+
+
 def _spoken_messages(history: Sequence[HistoryMessage]) -> Iterator[Message]:
     roles: dict[str, Role] = {"user": "user", "assistant": "assistant"}
     for turn in history:
         role, text = roles.get(turn["role"]), message_text(turn)
-        if role and text.strip() and not message_title(turn):
+        if role and text.strip() and not message_title(turn) and head_text(turn) is None:
             yield Message(role, text)

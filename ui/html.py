@@ -21,6 +21,11 @@ def format_seconds(value: float | None) -> str:
     return f"{value:.1f} s" if value >= 10 else f"{value:.2f} s"
 
 
+def format_clock(value: float) -> str:
+    """Format a running time with one decimal: `2.1 s`, `2 min 5 s`."""
+    return format_seconds(value) if value >= 10 else f"{value:.1f} s"
+
+
 def format_cost(cost: Cost | None, source: str, no_price: str = strings.UNKNOWN_PRICE) -> str:
     """Format a cost with two significant digits: `≈` if the token counts are not reported, `≥` for a lower bound."""
     if cost is None:
@@ -43,13 +48,16 @@ def spending_html(spending: PageSpending) -> str:
     if not spending.answers:
         return f'<p class="sg-badge">{escape(strings.SPENT_NOTHING)}</p>'
     about = "≈ " if spending.estimated else ""
-    words = strings.SPENT.format(usd=f"{about}{format_usd(spending.usd)}", answers=_count_answers(spending.answers))
+    words = strings.SPENT.format(
+        usd=f"{about}{format_usd(spending.usd)}", answers=format_number(spending.answers, strings.ANSWERS)
+    )
     unknown = strings.SPENT_UNKNOWN.format(count=spending.unknown) if spending.unknown else ""
     return f'<p class="sg-badge"><strong>{escape(words)}</strong> {escape(unknown)}</p>'
 
 
-def _count_answers(number: int) -> str:
-    one, many = strings.ANSWERS
+def format_number(number: int, words: tuple[str, str]) -> str:
+    """Format a number of things by their words in singular and plural."""
+    one, many = words
     return one if number == 1 else many.format(count=number)
 
 
@@ -104,31 +112,24 @@ def meter_html(reading: MeterReading | None, no_price: str = strings.UNKNOWN_PRI
     cells = "".join(
         f'<div><dt>{escape(name)}</dt><dd title="{escape(hint)}">{escape(value)}'
         f" <small>{escape(label)}</small></dd></div>"
-        for name, value, label, hint in _meter_cells(reading, no_price)
+        for name, value, label, hint in meter_cells(reading, no_price)
     )
-    return f'<dl class="sg-meter" aria-label="{escape(strings.GAUGE)}">{cells}</dl>'
+    return f'<dl class="sg-meter" aria-label="{escape(strings.METER)}">{cells}</dl>'
 
 
-def _meter_cells(reading: MeterReading | None, no_price: str) -> Iterator[tuple[str, str, str, str]]:
+def meter_cells(reading: MeterReading | None, no_price: str) -> Iterator[tuple[str, str, str, str]]:
     """Yield name, value, label and hint of each metric."""
     usage = reading.usage if reading else None
     source = usage.source if usage else ""
     cost, _, why = (format_cost(reading.cost, source, no_price) if reading else strings.UNKNOWN).partition(", ")
-    yield (
-        "First token",
-        format_seconds(reading.ttft_s if reading else None),
-        "",
-        "from asking to the first piece of any kind",
-    )
-    rate, _, unit = format_speed(reading.tokens_per_s if reading else None).partition(" ")
-    yield "Speed", rate, unit, "over the answer after its first piece"
-    yield "Tokens in", format_count(usage.input_tokens if usage else None), source, _TOKENS_HINT
-    yield "Tokens out", format_count(usage.output_tokens if usage else None), source, _TOKENS_HINT
-    yield "Cost", cost, why, _price_note(reading.cost if reading else None)
-    yield "Elapsed", format_seconds(reading.elapsed_s if reading else None), "", "since the question was sent"
-
-
-_TOKENS_HINT = "reported by the provider, counted with the model's encoding, or estimated at 4 characters a token"
+    yield strings.TTFT, format_seconds(reading.ttft_s if reading else None), "", strings.TTFT_HINT
+    rate = strings.UNKNOWN if reading is None or reading.tokens_per_s is None else f"{reading.tokens_per_s:.1f}"
+    yield strings.SPEED, rate, "", strings.SPEED_HINT
+    yield strings.INPUT_TOKENS, format_count(usage.input_tokens if usage else None), source, strings.TOKENS_HINT
+    yield strings.OUTPUT_TOKENS, format_count(usage.output_tokens if usage else None), source, strings.TOKENS_HINT
+    yield strings.COST, cost, why, _price_note(reading.cost if reading else None)
+    elapsed = format_seconds(reading.elapsed_s if reading else None)
+    yield strings.TOTAL_TIME, elapsed, "", strings.TOTAL_TIME_HINT
 
 
 def _price_note(cost: Cost | None) -> str:
@@ -151,19 +152,18 @@ def is_complete(receipt: Receipt) -> bool:
     return receipt.outcome == "completed" and receipt.finish_reason == "stop"
 
 
-def receipt_headline(receipt: Receipt, no_price: str = strings.UNKNOWN_PRICE) -> str:
-    """Format the receipt as one line."""
+def receipt_headline(receipt: Receipt, model: str = "") -> str:
+    """Format the receipt as one line: the outcome of an incomplete answer, the model, TTFT, tokens/s and tokens."""
     reading = receipt.reading
-    tokens = f"{format_count(reading.usage.output_tokens)} tokens {reading.usage.source}"
-    cost = format_cost(reading.cost, reading.usage.source, no_price)
+    tokens = reading.usage.output_tokens
     parts = [
-        outcome_label(receipt),
-        f"{receipt.delivered_chars:,} characters",
-        tokens,
-        format_seconds(reading.elapsed_s),
-        cost,
+        "" if is_complete(receipt) else outcome_label(receipt),
+        model,
+        f"{strings.TTFT} {format_seconds(reading.ttft_s)}" if reading.ttft_s is not None else "",
+        format_speed(reading.tokens_per_s) if reading.tokens_per_s is not None else "",
+        f"{format_count(tokens)} {strings.TOKENS}" if tokens is not None else "",
     ]
-    return " · ".join(parts)
+    return " · ".join(part for part in parts if part)
 
 
 def receipt_markdown(receipt: Receipt, no_price: str = strings.UNKNOWN_PRICE) -> str:
@@ -187,26 +187,25 @@ def failure_text(receipt: Receipt) -> str:
 def _receipt_rows(receipt: Receipt, no_price: str) -> Iterator[tuple[str, str]]:
     reading = receipt.reading
     usage = reading.usage
-    yield "Outcome", outcome_label(receipt)
     yield "Served by", receipt.served_by
     if receipt.fell_back_to:
         yield "Fell back to", receipt.fell_back_to
     if receipt.attempts > 1:
         yield "Attempts", str(receipt.attempts)
     yield "Delivered", f"{receipt.delivered_chars:,} characters"
-    yield "Tokens in", f"{format_count(usage.input_tokens)} ({usage.source})"
-    yield "Tokens out", f"{format_count(usage.output_tokens)} ({usage.source})"
+    yield strings.INPUT_TOKENS, f"{format_count(usage.input_tokens)} ({usage.source})"
+    yield strings.OUTPUT_TOKENS, f"{format_count(usage.output_tokens)} ({usage.source})"
     if usage.thinking_tokens:
-        yield "of these, thinking", f"{usage.thinking_tokens:,}"
+        yield "Of these, thinking", f"{usage.thinking_tokens:,}"
     if usage.cached_tokens:
         yield "of the input, cached", f"{usage.cached_tokens:,}"
-    yield "First token after", format_seconds(reading.ttft_s)
-    yield "Speed after it", format_speed(reading.tokens_per_s)
-    yield "Elapsed", format_seconds(reading.elapsed_s)
+    yield strings.TTFT, format_seconds(reading.ttft_s)
+    yield "Throughput", format_speed(reading.tokens_per_s)
+    yield strings.TOTAL_TIME, format_seconds(reading.elapsed_s)
     if receipt.stop_s is not None:
         yield "Provider stopped within", format_seconds(receipt.stop_s)
     yield (
-        "Cost",
+        strings.COST,
         no_price
         if reading.cost is None
         else f"{format_cost(reading.cost, usage.source)} ({_price_note(reading.cost)})",
@@ -226,25 +225,36 @@ def escape_markdown(text: str) -> str:
 
 
 def provider_badge(
-    row: ProviderRow | None, check: ServiceCheck, *, own_key: bool = False, needs_key: bool = True
+    row: ProviderRow | None,
+    check: ServiceCheck,
+    *,
+    own_key: bool = False,
+    needs_key: bool = True,
+    takes_key: bool = False,
 ) -> str:
     """Render a badge with the provider's readiness by the latest check of its service; empty without a row.
 
-    `needs_key`: a ready provider of the service has an API key.
+    `needs_key`: a ready provider of the service has an API key. `takes_key`: users may bring one. The page's script
+    reads the default model from the badge.
     """
     if row is None:
         return ""
+    badge = _readiness_badge(row, check, own_key=own_key, needs_key=needs_key, takes_key=takes_key)
+    return f'<span data-model="{escape(row.model)}">{badge}</span>'
+
+
+def _readiness_badge(row: ProviderRow, check: ServiceCheck, *, own_key: bool, needs_key: bool, takes_key: bool) -> str:
     if row.simulated:
         return f'<p class="sg-badge sg-simulated">{escape(strings.SIMULATED)}</p>'
     if not row.ready:
-        return error_badge(strings.NEEDS.format(needs=row.needs))
+        return error_badge((strings.KEY_NEEDED if takes_key else strings.NOT_SET_UP).format(label=row.label))
     own = f"{strings.KEY_TAKEN} " if own_key else ""
     if check.reached is False:
         return error_badge(own + truncate(check.problem, _MAX_PROBLEM_CHARS))
     if check.reached:
-        return success_badge(f"{own}{strings.READY} · {row.name}")
+        return success_badge(f"{own}{strings.READY}")
     words = own.strip() or (strings.UNCHECKED if needs_key else strings.UNCHECKED_NO_KEY)
-    return unchecked_badge(f"{words} · {row.name}")
+    return unchecked_badge(words)
 
 
 _MAX_PROBLEM_CHARS = 200

@@ -1,12 +1,17 @@
-"""The page's theme: colours and fonts as a Gradio theme, the rest in `page.css`. Nothing is loaded from other hosts."""
+"""The page's theme: colours and fonts as a Gradio theme, the rest in style sheets. Nothing comes from other hosts."""
 
 from pathlib import Path
 
 import gradio as gr
 from gradio.themes.utils import colors, sizes
 
-CSS = Path(__file__).parent / "static" / "page.css"
-SCRIPT = Path(__file__).parent / "static" / "page.js"
+STATIC = Path(__file__).parent / "static"
+CSS = tuple(STATIC / f"{name}.css" for name in ("page", "answers", "chat", "history", "compare", "pipeline", "results"))
+"""The style sheets: what the tabs share, what answers share, and one for each tab."""
+SCRIPTS = tuple(STATIC / f"{name}.js" for name in ("page", "address", "drawer"))
+"""The scripts, each a function that runs once when the page has loaded, in this order."""
+EARLY_SCRIPTS = tuple(STATIC / f"{name}.js" for name in ("history", "conversation"))
+"""Run in this order before the page is rendered, whose first events use them."""
 
 CJK_FONTS = ("PingFang SC", "Hiragino Sans", "Microsoft YaHei", "Yu Gothic", "Malgun Gothic", "Noto Sans CJK SC")
 SANS_FONT = (
@@ -82,6 +87,17 @@ THEME_OVERRIDES = {
     "color_accent_soft_dark": "#123330",
 }
 """Overrides of Gradio's base theme, by variable name."""
+
+
+def script() -> str:
+    """Return all scripts as one function."""
+    calls = "".join(f"({path.read_text(encoding='utf-8').strip()})();\n" for path in SCRIPTS)
+    return f"() => {{\n{calls}}}"
+
+
+def head_scripts() -> str:
+    """Return the elements of the scripts that run before the page is rendered."""
+    return "".join(f"<script>{path.read_text(encoding='utf-8')}</script>" for path in EARLY_SCRIPTS)
 
 
 def theme() -> gr.themes.Base:

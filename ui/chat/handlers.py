@@ -9,20 +9,19 @@ import gradio as gr
 from providers.services import SERVICES
 from streaming.clock import utc_now
 from streaming.errors import UsageError
-from ui import html, strings
-from ui.answer_view import AnswerView
+from ui import html, stage_strip, strings
 from ui.answers import AnswerService
 from ui.chat import export
+from ui.chat.conversation_answers import SLOT, ConversationAnswer, ConversationAnswers
 from ui.components import HIDDEN_IN_DOM
+from ui.drawn_updates import number_update
 from ui.form import ChatForm, message_error
-from ui.history import HistoryMessage
-from ui.page_sessions.sessions import PageSession
-
-SLOT = "chat"
+from ui.history import HistoryMessage, has_partial_answer, is_unfinished, mark_cut
+from ui.page_sessions.sessions import AnswerSlot, PageSession
 
 ChatUpdate = tuple[list[HistoryMessage], str, str, str, Any, Any, Any, Any, Any, Any]
-"""One update of the page: messages, stage line, announcement, meter, the buttons Stop, Continue and Retry, the spending
-line, the streaming switch, and the message textbox."""
+"""One update of the page: messages, stage strip, announcement, figures, the message box with its Send or Stop, the
+buttons Continue and Retry, the spending line, the streaming switch, and the button that undoes a clear."""
 
 
 class ChatHandlers:
@@ -30,8 +29,9 @@ class ChatHandlers:
 
     def __init__(self, answer_service: AnswerService) -> None:
         self._answer_service = answer_service
+        self._answers = ConversationAnswers(answer_service)
 
-    async def ask(  # noqa: PLR0917 - Gradio passes each input of the event by position
+    async def ask(  # noqa: PLR0913, PLR0917 - Gradio passes each input of the event by position
         self,
         message: str,
         history: list[dict[str, Any]],
@@ -42,35 +42,100 @@ class ChatHandlers:
         temperature: str | None,
         max_tokens: str | None,
         budget: str | None,
+        price: str | None,
         streamed: bool,
+        timed_words: bool,
         brought: str | None,
+        conversation: str | None,
         request: gr.Request,
     ) -> AsyncGenerator[ChatUpdate, None]:
-        """Send the message and yield updates of the page; the last one has the receipt, also after a stop."""
-        question = ChatForm(
-            message, history, provider, model, strategy, system, temperature, max_tokens, streamed, budget, brought
-        )
+        """Send the message, or after `restore` go on with the answer that another page has left.
+
+        Yields updates of the page; the last one has the receipt, also after a stop.
+        """
+        settings = strategy, system, temperature, max_tokens, streamed, budget, timed_words, price, brought
+        question = ChatForm(message, history, provider, model, *settings)
         page_session = self._get_session(request)
-        view, slot = self._answer_service.new_view(page_session, question), page_session.slot(SLOT)
-        first, slot.last_request_conversation = True, slot.conversation
-        async with aclosing(self._answer_service.run(SLOT, question, view, request)) as changes:
+        first, screen = True, page_session.screen
+        answer, slot = await self._find_or_start(conversation, question, request)
+        async with aclosing(self._answers.follow(answer, page_session)) as changes:
             async for _ in changes:
-                if slot.last_request_conversation != slot.conversation:
+                if slot.last_request_conversation != slot.conversation or page_session.slot(SLOT) is not slot:
                     return
-                if view.ended:
-                    break
-                yield _first_update(view) if first else _make_update(view)
-                first = False
-        yield _last_update(view, page_session, slot.next_is_streamed(streamed))
+                now = self._answer_service.clock()
+                slot.keep_sending(now)
+                if first or not screen.is_behind(now):  # the first one shows Stop
+                    yield (_first_update if first else _make_update)(answer, screen.send(now))
+                    first = False
+        slot.finish_sending()
+        if page_session.slot(SLOT) is slot:
+            number = screen.send(self._answer_service.clock())
+            yield _last_update(answer, number, page_session, slot.next_is_streamed(streamed))
+
+    async def _find_or_start(
+        self, conversation: str | None, question: ChatForm, request: gr.Request
+    ) -> tuple[ConversationAnswer, AnswerSlot]:
+        page_session = self._get_session(request)
+        await self._answers.show(conversation, page_session)
+        slot = page_session.slot(SLOT)
+        slot.last_request_conversation = slot.conversation
+        slot.keep_sending(self._answer_service.clock())
+        return slot.resumed or await self._answers.start(conversation, question, request), slot
+
+    async def restore(self, conversation: str | None, history: list[Any], request: gr.Request) -> tuple[Any, ...]:
+        """Return the page of a conversation that a page has left; `history` is what the browser has kept of it.
+
+        These are the conversation, the service's own copy, and the message that is being answered; a new value if its
+        answer goes on; then the outputs of `ask` after the messages. An answer that this service no longer has was cut.
+        """
+        page_session = self._get_session(request)
+        await self._answers.show(conversation, page_session)
+        answer = self._answers.find(conversation)
+        if answer is None:
+            return _restored_page(history)
+        if not answer.view.ended:
+            page_session.slot(SLOT).resumed = answer
+            shown = [*answer.asked_messages(), *answer.answer_messages()]
+            answer.resumptions += 1
+            resumed = f"{conversation} {answer.resumptions}"
+            return shown, [*answer.question.history], answer.question.text, resumed, *[gr.skip()] * 9
+        page_session.slot(SLOT).resumed, page_session.spending = None, answer.spending
+        number = page_session.screen.send(self._answer_service.clock())
+        messages, *others = _last_update(answer, number, page_session, answer.question.streamed)
+        whole = [*answer.asked_messages(), *messages]
+        return whole, whole, "", gr.skip(), *others
+
+    async def delete_conversations(self, conversations: str, request: gr.Request) -> None:
+        """Stop and forget the answers of conversations that the user has deleted; their ids are separated by spaces."""
+        for conversation in conversations.split():
+            await self._answers.discard(conversation, self._get_session(request))
+
+    def forget_answer(self, conversation: str | None) -> None:
+        """Forget the answer that the user has taken back with its message."""
+        self._answers.forget(conversation)
 
     async def stop(self, request: gr.Request) -> None:
         """Stop the answer under way; the running `ask` generator then shows its receipt."""
         await self._get_session(request).slot(SLOT).stop()
 
-    async def clear(self, request: gr.Request) -> tuple[Any, ...]:
-        """Reset the session of a cleared conversation, whose `ask` event is cancelled; return an empty page."""
-        await self._get_session(request).slot(SLOT).reset()
-        return _empty_page_update()
+    async def clear(self, history: list[Any], conversation: str | None, request: gr.Request) -> tuple[Any, ...]:
+        """Reset the session of a cleared conversation, whose `ask` event is cancelled; return an empty page.
+
+        The conversation is kept until the next one is cleared, so that `undo_clear` can bring it back.
+        """
+        slot = self._get_session(request).slot(SLOT)
+        if history:
+            slot.cleared = history
+        self._answers.forget(conversation)
+        await slot.reset()
+        return *_empty_page_update(), gr.update(visible=True if slot.cleared else HIDDEN_IN_DOM)
+
+    def undo_clear(self, request: gr.Request) -> tuple[Any, ...]:
+        """Return the conversation that was cleared last, twice: for the page and for the service's own copy."""
+        slot = self._get_session(request).slot(SLOT)
+        cleared, slot.cleared = slot.cleared, []
+        slot.last_request_conversation = slot.conversation
+        return cleared, cleared, gr.update(visible=HIDDEN_IN_DOM)
 
     def current_history(self, history: list[Any], request: gr.Request) -> list[Any]:
         """Return the history for the next request: empty right after a clear, even if the page still shows messages."""
@@ -92,8 +157,12 @@ class ChatHandlers:
     def validate(self, text: str, request: gr.Request) -> dict[str, Any]:
         """Return Gradio's validation result for a message; an invalid one stays in its textbox."""
         problem = message_error(text, self._answer_service.limits)
-        if problem is None and self._get_session(request).slot(SLOT).busy:
+        slot, now = self._get_session(request).slot(SLOT), self._answer_service.clock()
+        if problem is None and slot.is_sending(now):
             problem = strings.BUSY
+        if problem is None:
+            slot.resumed = None
+            slot.keep_sending(now)
         verdict: dict[str, Any] = gr.validate(problem is None, problem or "")
         return verdict
 
@@ -113,6 +182,21 @@ class ChatHandlers:
             "",
             ("+" if variable in page_session.keys else "-") + variable,
         )
+
+    def check_budget(
+        self, budget: str | None, price: str | None, provider: str | None, model: str | None, request: gr.Request
+    ) -> str:
+        """Return a badge that says what is wrong with the budget or the price, or that the budget cannot be held.
+
+        Loads the provider's prices and blocks meanwhile.
+        """
+        question = ChatForm("", provider=provider, model=model, budget=budget, price=price)
+        problem = self._answer_service.budget_problem(self._get_session(request), question)
+        return html.error_badge(problem) if problem else ""
+
+    def key_info(self, provider: str | None) -> Any:
+        """Return an update of the key field's note, which says where the key is sent."""
+        return gr.update(info=self._answer_service.key_info(provider))
 
     async def forget_key(self, provider: str | None, request: gr.Request) -> tuple[str, str, str]:
         """Remove the user's key for a provider."""
@@ -164,6 +248,7 @@ class ChatHandlers:
         return html.provider_badge(
             row,
             self._answer_service.find_check(page_session, provider or ""),
+            takes_key=bool(self._answer_service.key_variable(provider, missing="")),
             own_key=self._answer_service.key_variable(provider, missing="") in page_session.own_keys,
             needs_key=service is not None and service.key_required and service.base_url is not None,
         )
@@ -187,29 +272,49 @@ class ChatHandlers:
 
 
 def _empty_page_update() -> tuple[Any, ...]:
-    """Return an update to the empty page; text in the message textbox is kept."""
+    """Return an update to the empty page; text in the message box is kept."""
     hidden = gr.update(visible=HIDDEN_IN_DOM)
-    box = gr.update(interactive=True, placeholder=strings.PLACEHOLDER, submit_btn=strings.SEND)
-    return [], [], html.stage_html(strings.IDLE), strings.IDLE, html.meter_html(None), hidden, hidden, hidden, box
+    strip, figures = stage_strip.strip_html([], strings.IDLE, kind="start"), stage_strip.figures_html(None)
+    return [], [], strip, strings.IDLE, figures, _box_update(answering=False), hidden, hidden
 
 
-def _make_update(view: AnswerView, *controls: Any) -> ChatUpdate:
-    """Return one update of the page; without `controls` these components are not redrawn."""
-    stop, go_on, again, spent, switch, box = controls or (gr.skip(),) * 6
-    shown = view.messages(), view.stage, view.announcement, view.meter
-    return *shown, stop, go_on, again, spent, switch, box
+def _box_update(*, answering: bool) -> Any:
+    """Return an update of the message box: Stop stands in the place of Send while an answer comes."""
+    send, stop = (False, strings.STOP) if answering else (strings.SEND, False)
+    placeholder = strings.PLACEHOLDER_BUSY if answering else strings.PLACEHOLDER
+    return gr.update(submit_btn=send, stop_btn=stop, placeholder=placeholder)
 
 
-def _first_update(view: AnswerView) -> ChatUpdate:
+def _restored_page(history: list[Any]) -> tuple[Any, ...]:
+    """Return the update of `restore` from the browser's own copy of the conversation."""
+    if not is_unfinished(history):
+        _, _, strip, *others = _empty_page_update()
+        return history, history, "", gr.skip(), strip, *others, gr.skip(), gr.skip(), gr.update(visible=HIDDEN_IN_DOM)
+    whole, words = mark_cut(history), strings.OUTCOMES["truncated"]
+    strip = stage_strip.strip_html([], words, kind="bad", extra=strings.ANSWER_CUT)
+    go_on = gr.update(visible=True if has_partial_answer(history) else HIDDEN_IN_DOM)
+    announcement = f"{words}. {strings.ANSWER_CUT}"
+    figures, box = stage_strip.figures_html(None), _box_update(answering=False)
+    after = gr.skip(), gr.skip(), gr.update(visible=HIDDEN_IN_DOM)
+    return whole, whole, "", gr.skip(), strip, announcement, figures, box, go_on, gr.update(visible=True), *after
+
+
+def _make_update(answer: ConversationAnswer, number: int, *controls: Any) -> ChatUpdate:
+    """Return update `number` of the page; without `controls` these components are not redrawn."""
+    box, go_on, again, spent, switch, undo = controls or (gr.skip(),) * 6
+    view = answer.view
+    figures = number_update(view.figures_html(), number)
+    shown = answer.answer_messages(), view.strip_html(), view.announcement, figures
+    return *shown, box, go_on, again, spent, switch, undo
+
+
+def _first_update(answer: ConversationAnswer, number: int) -> ChatUpdate:
     hidden = gr.update(visible=HIDDEN_IN_DOM)
-    box = gr.update(placeholder=strings.PLACEHOLDER_BUSY)
-    return _make_update(view, gr.update(visible=True), hidden, hidden, gr.skip(), gr.skip(), box)
+    return _make_update(answer, number, _box_update(answering=True), hidden, hidden, gr.skip(), gr.skip(), hidden)
 
 
-def _last_update(view: AnswerView, page_session: PageSession, streamed: bool) -> ChatUpdate:
-    go_on = gr.update(visible=True if view.has_partial_text else HIDDEN_IN_DOM)
-    again = gr.update(visible=True if view.unfinished else HIDDEN_IN_DOM)
-    box = gr.update(placeholder=strings.PLACEHOLDER)
-    return _make_update(
-        view, gr.update(visible=HIDDEN_IN_DOM), go_on, again, html.spending_html(page_session.spending), streamed, box
-    )
+def _last_update(answer: ConversationAnswer, number: int, page_session: PageSession, streamed: bool) -> ChatUpdate:
+    go_on = gr.update(visible=True if answer.view.has_partial_text else HIDDEN_IN_DOM)
+    again = gr.update(visible=True if answer.view.unfinished else HIDDEN_IN_DOM)
+    spent, undo = html.spending_html(page_session.spending), gr.update(visible=HIDDEN_IN_DOM)
+    return _make_update(answer, number, _box_update(answering=False), go_on, again, spent, streamed, undo)

@@ -5,31 +5,30 @@ import random
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
-from html import escape
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import gradio as gr
 
 from streaming.trace import Probe
-from ui import components, html, strings
-from ui.answer_view import AnswerView
+from ui import html, strings
 from ui.answers import AnswerService
-from ui.compare import charts, round
-from ui.compare.round import COLUMN_LETTERS, ColumnResult, PageComparison, Round, Votes
+from ui.compare import columns, updates
+from ui.compare.round import COLUMN_LETTERS, ColumnResult, PageComparison, Round
+from ui.compare.updates import RoundUpdate
 from ui.components import HIDDEN_IN_DOM
+from ui.drawn_updates import number_update
 from ui.form import ChatForm, message_error
 from ui.history import HistoryMessage
+from ui.page_sessions.screen_progress import ScreenProgress
 from ui.page_sessions.sessions import PageSession
 
 COLUMNS = len(COLUMN_LETTERS)
 FIELDS_PER_COLUMN = 3
 """Form fields of a column: provider, model, delivery strategy."""
 
-PLOTS = 4
-
 ColumnUpdate = tuple[list[HistoryMessage], str, str, Any]
-"""One update of a column: messages, stage line, meter, Stop button."""
+"""One update of a column: messages, stage line, metrics, Stop button."""
 NO_UPDATE: Any = (gr.skip(),) * 4
 
 
@@ -55,92 +54,148 @@ class CompareHandlers:
         budget: str | None,
         brought: str | None,
         *fields: str | None,
-    ) -> tuple[Any, ...]:
-        """Start a round; return updates of headings, announcement, error line and Stop-all, and hide old results."""
-        page_session = self._answer_service.page_sessions.get(request.session_hash)
-        problem = message_error(prompt, self._answer_service.limits)
-        requests = ChatForm(prompt, max_tokens=max_tokens, budget=budget, brought=brought)
-        columns = [
-            _make_column(requests, fields[n * FIELDS_PER_COLUMN : (n + 1) * FIELDS_PER_COLUMN])
-            for n in range(int(count))
-        ]
-        if blind:
-            self._rng.shuffle(columns)
+    ) -> RoundUpdate:
+        """Start a round, or say why not; a round under way goes on, whatever is sent meanwhile."""
         comparison = self.comparison(request.session_hash)
-        comparison.round = None if problem else Round(prompt, columns, blind)
-        # The previous round has been replaced: stop its answers, which are no longer shown.
-        await asyncio.gather(*(page_session.slot(slot_name(n)).reset() for n in range(COLUMNS)))
-        errors = html.error_badge(problem) if problem else ""
-        stop_all = gr.update(visible=HIDDEN_IN_DOM if problem else True)
-        announcement = problem or strings.COMPARE_ASKED.format(count=len(columns))
-        return (
-            *_column_headings(comparison.round),
-            escape(announcement),
-            errors,
-            stop_all,
-            *[gr.update(visible=False)] * (2 + PLOTS),
-        )
+        if comparison.round is not None and comparison.running:
+            is_repeated = prompt.strip() in ("", comparison.round.prompt.strip())
+            return updates.build_rejection("" if is_repeated else strings.BUSY)
+        problem = message_error(prompt, self._answer_service.limits)
+        if problem is not None:
+            return updates.build_rejection(problem)
+        form = ChatForm(prompt, max_tokens=max_tokens, budget=budget, brought=brought)
+        forms = [
+            _fill_form(form, fields[n * FIELDS_PER_COLUMN : (n + 1) * FIELDS_PER_COLUMN]) for n in range(int(count))
+        ]
+        # Nothing is awaited between the check above and this line, so that a second click finds the round running.
+        if not comparison.start_round(prompt, forms, blind, self._rng):
+            await self._reset_slots(request)
+        return updates.build_start(comparison)
 
     async def ask(self, number: int, request: gr.Request) -> AsyncGenerator[ColumnUpdate, None]:
         """Send the request of one column and yield updates; a column outside the round does not change.
 
         Updates end as soon as another round starts, because the column then belongs to that round.
         """
-        page_session = self._answer_service.page_sessions.get(request.session_hash)
         comparison = self.comparison(request.session_hash)
         this_round = comparison.round
-        if this_round is None or number >= len(this_round.columns) or this_round.columns[number].probe is not None:
+        if this_round is None or number >= len(this_round.columns) or this_round.columns[number].view is not None:
             # Without an update Gradio would clear the column's components, including the label of its button.
             yield NO_UPDATE
             return
         column = this_round.columns[number]
+        screen = self._answer_service.page_sessions.get(request.session_hash).screen
+        first = True
+        try:
+            async with aclosing(self._answer(number, this_round, request)) as changes:
+                async for _ in changes:
+                    if comparison.round is not this_round:
+                        break
+                    now = self._answer_service.clock()
+                    if first or not (screen.is_behind(now) or this_round.is_stopping(now)):
+                        yield self._column_update(
+                            screen, this_round, column, gr.update(visible=True) if first else gr.skip()
+                        )
+                        first = False
+        finally:
+            column.ended = True
+        this_round.reveal()
+        is_shown = comparison.round is this_round
+        stop = gr.update(visible=HIDDEN_IN_DOM)
+        yield self._column_update(screen, this_round, column, stop) if is_shown else NO_UPDATE
+
+    async def _answer(self, number: int, this_round: Round, request: gr.Request) -> AsyncGenerator[None, None]:
+        """Stream the answer of a column into its view; yield once it is there, and after every change but the last."""
+        page_session = self._answer_service.page_sessions.get(request.session_hash)
+        column = this_round.columns[number]
         column.probe = Probe(self._answer_service.clock)
-        view = self._answer_service.new_view(page_session, column.question, blind=this_round.blind)
+        view = column.view = self._answer_service.new_view(page_session, column.question, blind=this_round.blind)
+        if column.stop_requested:
+            view.show_error(strings.COMPARE_NOT_SENT)
+            return
+        yield
         answering = self._answer_service.run(slot_name(number), column.question, view, request, column.probe)
+        is_stopping = False
         async with aclosing(answering) as changes:
             async for _ in changes:
-                if view.ended or comparison.round is not this_round:
-                    break
-                yield _column_update(view, gr.update(visible=True))
-        column.receipt, column.no_price, column.ended = view.receipt, view.no_price, True
-        yield _column_update(view, gr.update(visible=HIDDEN_IN_DOM)) if comparison.round is this_round else NO_UPDATE
+                if column.stop_requested and not is_stopping:
+                    is_stopping = True
+                    await page_session.slot(slot_name(number)).stop()
+                if view.ended:
+                    return
+                yield
+
+    def _column_update(
+        self, screen: ScreenProgress, this_round: Round, column: ColumnResult, stop: Any
+    ) -> ColumnUpdate:
+        """Return the update of a column that is sent now."""
+        now, revealed = self._answer_service.clock(), this_round.revealed
+        if column.view is not None:
+            column.updates.add(column.view.answer_chars, now)
+        shown = columns.messages(column, revealed=revealed), number_update(columns.stage_html(column), screen.send(now))
+        return *shown, columns.metrics_html(column, revealed=revealed), stop
 
     async def stop(self, number: int, request: gr.Request) -> None:
-        """Stop the answer of one column."""
+        """Stop the answer of one column, also one that is not sent yet."""
+        this_round = self.comparison(request.session_hash).round
+        if this_round is not None and number < len(this_round.columns):
+            this_round.columns[number].request_stop(self._answer_service.clock())
         await self._answer_service.page_sessions.get(request.session_hash).slot(slot_name(number)).stop()
 
-    async def stop_all(self, request: gr.Request) -> None:
-        """Stop the answers of all columns."""
-        page_session = self._answer_service.page_sessions.get(request.session_hash)
-        await asyncio.gather(*(page_session.slot(slot_name(number)).stop() for number in range(COLUMNS)))
+    async def stop_all(self, request: gr.Request) -> tuple[Any, Any]:
+        """Stop the answers of all columns; return updates of Send and Stop all."""
+        this_round = self.comparison(request.session_hash).round
+        await asyncio.gather(*(self.stop(number, request) for number in range(COLUMNS)))
+        for column in this_round.columns if this_round else ():
+            # The event of a column may be lost with the connection: its round must not go on for ever.
+            column.ended = column.ended or column.view is None
+        return updates.send_buttons(running=False)
 
-    def on_column_end(self, request: gr.Request) -> tuple[Any, ...]:
+    async def start_over(self, request: gr.Request) -> RoundUpdate:
+        """Stop and remove the current round with its conversations; votes and metrics remain."""
+        comparison = self.comparison(request.session_hash)
+        comparison.round = None
+        await self._reset_slots(request)
+        return updates.build_empty()
+
+    def on_column_end(self, request: gr.Request) -> RoundUpdate:
         """Show the vote once all columns have ended, and the results unless the round is blind."""
-        page_session = self._answer_service.page_sessions.get(request.session_hash)
         comparison = self.comparison(request.session_hash)
         this_round = comparison.round
-        if this_round is None or not this_round.ended:
-            return (gr.skip(),) * (5 + PLOTS)
-        ballot = gr.update(visible=this_round.vote is None and any(column.receipt for column in this_round.columns))
-        stop_all = gr.update(visible=HIDDEN_IN_DOM)
-        return (
-            ballot,
-            escape(strings.COMPARE_DONE),
-            stop_all,
-            _spending_update(page_session, this_round),
-            *_result_updates(this_round),
-        )
+        if this_round is None or not this_round.ended or this_round.reported:
+            return updates.build_unchanged()
+        this_round.reported = True
+        comparison.finish_round()
+        this_round.reveal()
+        return updates.build_end(comparison, self._spending_html(request))
 
-    def vote(self, choice: str, request: gr.Request) -> tuple[Any, ...]:
+    def vote(self, choice: str, request: gr.Request) -> RoundUpdate:
         """Record a vote; return updates that show names, results and the votes so far."""
-        page_session = self._answer_service.page_sessions.get(request.session_hash)
         comparison = self.comparison(request.session_hash)
-        this_round = comparison.round
-        if this_round is None or not this_round.ended:
-            return (gr.skip(),) * (COLUMNS + 4 + PLOTS)
-        comparison.votes.cast_vote(this_round, choice)
-        shown = _votes_html(comparison.votes), _spending_update(page_session, this_round), *_result_updates(this_round)
-        return *_column_headings(this_round), gr.update(visible=False), *shown
+        if comparison.round is None or not comparison.round.can_be_voted_on:
+            return updates.build_unchanged()
+        comparison.cast_vote(choice)
+        return updates.build_vote(comparison, self._spending_html(request))
+
+    def change_count(self, count: float, request: gr.Request) -> list[Any]:
+        """Show the form fields of so many columns, and the columns themselves unless they hold a round."""
+        fields = [gr.update(visible=number < count) for number in range(COLUMNS)]
+        if self.comparison(request.session_hash).round is not None:
+            return [*fields, *[gr.skip()] * COLUMNS]
+        return [*fields, *fields]
+
+    async def list_models(self, provider: str | None, request: gr.Request) -> str:
+        """Return the provider and the models that its service offers, one a line."""
+        page_session = self._answer_service.page_sessions.get(request.session_hash)
+        check = await self._answer_service.check_service(page_session, provider or "")
+        return "\n".join([provider or "", *check.models])
+
+    async def _reset_slots(self, request: gr.Request) -> None:
+        page_session = self._answer_service.page_sessions.get(request.session_hash)
+        await asyncio.gather(*(page_session.slot(slot_name(number)).reset() for number in range(COLUMNS)))
+
+    def _spending_html(self, request: gr.Request) -> str:
+        return html.spending_html(self._answer_service.page_sessions.get(request.session_hash).spending)
 
 
 def slot_name(number: int) -> str:
@@ -148,42 +203,6 @@ def slot_name(number: int) -> str:
     return f"compare-{number}"
 
 
-def _make_column(requests: ChatForm, fields: Sequence[str | None]) -> ColumnResult:
+def _fill_form(form: ChatForm, fields: Sequence[str | None]) -> ChatForm:
     provider, model, strategy = fields
-    return ColumnResult(replace(requests, provider=provider, model=model, strategy=strategy))
-
-
-def _column_update(view: AnswerView, stop: Any) -> ColumnUpdate:
-    return view.messages(), view.stage, view.meter, stop
-
-
-def _column_headings(this_round: Round | None) -> list[str]:
-    count = len(this_round.columns) if this_round else 0
-    return [f"<h3>{escape(this_round.heading(n))}</h3>" if this_round and n < count else "" for n in range(COLUMNS)]
-
-
-def _spending_update(page_session: PageSession, this_round: Round) -> Any:
-    """Return the spending line, or no update for a blind round, whose cost could reveal the providers."""
-    return html.spending_html(page_session.spending) if this_round.revealed else gr.skip()
-
-
-def _result_updates(this_round: Round) -> tuple[Any, ...]:
-    if not this_round.revealed:
-        return (gr.skip(),) * (1 + PLOTS)
-    header, rows, marked = round.comparison_table(this_round)
-    drawn = [gr.update(value=plot, visible=True) for plot in charts.round_charts(this_round)]
-    note = f'<p class="sg-note">{escape(strings.COMPARE_NOTE)}</p>'
-    return gr.update(value=components.html_table(header, rows, marked=marked) + note, visible=True), *drawn
-
-
-def _votes_html(votes: Votes) -> str:
-    rows = [
-        [
-            vote.winner,
-            ", ".join(vote.names),
-            strings.YES_NO[vote.blind],
-            html.truncate(vote.prompt),
-        ]
-        for vote in votes.cast
-    ]
-    return f"<h3>{escape(strings.VOTES)}</h3>" + components.html_table([*strings.VOTES_HEADER], rows)
+    return replace(form, provider=provider, model=model, strategy=strategy)

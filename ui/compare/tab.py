@@ -7,109 +7,171 @@ from typing import Any
 
 import gradio as gr
 from gradio.components import Component
-from gradio.events import Dependency
 
-from streaming import strategies
-from ui import html, strings
+from ui import strings
+from ui.address.events import PageAddress
 from ui.answers import AnswerService
-from ui.compare.handlers import COLUMNS, PLOTS, ColumnUpdate, CompareHandlers
-from ui.compare.round import COLUMN_LETTERS
-from ui.components import CONCURRENCY_LIMIT, HIDDEN_IN_DOM, LATEX_DELIMITERS, event_options, provider_choices
+from ui.compare import columns
+from ui.compare.form import CompareForm, add_form
+from ui.compare.handlers import ColumnUpdate, CompareHandlers
+from ui.compare.round import BAD_CHOICE, COLUMN_LETTERS, TIE_CHOICE
+from ui.compare.updates import COLUMNS, PLOTS, RoundParts
+from ui.components import CONCURRENCY_LIMIT, HIDDEN_IN_DOM, LATEX_DELIMITERS, event_options
 
-_FIRST_PROVIDERS = ("local", "sim:steady", "sim:bursty", "sim:thinking")
-_MAX_TOKENS = "200"
+_BRING_INTO_VIEW = """
+element.addEventListener("click", ({ target }) => {
+  const column = target.closest("[data-column]")?.dataset.column;
+  const box = document.getElementById(`sg-column-${column}`);
+  box?.parentElement.scrollTo({ left: box.offsetLeft - box.parentElement.offsetLeft, behavior: "smooth" });
+});
+"""
+"""Brings the column of a heading into view where the columns are swiped."""
 
 
 @dataclass(frozen=True, slots=True)
-class _ColumnComponents:
-    """The components of one column; `outputs` are those that show its answer."""
+class _Column:
+    """The components of one column."""
 
     box: gr.Column
     head: gr.HTML
+    answer: gr.Chatbot
+    stage: gr.HTML
     stop: gr.Button
-    outputs: list[Component]
+    metrics: gr.HTML
+
+    @property
+    def outputs(self) -> list[Component]:
+        """The components that show its answer, in the order of `ColumnUpdate`."""
+        return [self.answer, self.stage, self.metrics, self.stop]
+
+
+@dataclass(frozen=True, slots=True)
+class _Ballot:
+    """The components of the vote."""
+
+    row: gr.Row
+    letters: list[gr.Button]
+    tie: gr.Button
+    bad: gr.Button
+    voted: gr.HTML
 
 
 def build_tab(
-    answer_service: AnswerService, announcement: gr.HTML, budget: Component, spent: gr.HTML, brought: Component
+    answer_service: AnswerService,
+    announcement: gr.HTML,
+    shared: tuple[Component, gr.HTML, Component],
+    address: PageAddress,
 ) -> None:
-    """Build the tab into the current page; `announcement` is the page's live region for screen readers.
-
-    `budget`, `spent` and `brought` are components that all tabs of the page share.
-    """
+    """Build the tab into the current page, with the page's live region, its budget, spending line and sent keys."""
+    budget, spent, brought = shared
     compare = CompareHandlers(answer_service)
-    gr.HTML(f'<p class="sg-intro">{strings.COMPARE_INTRO}</p>')
-    with gr.Row(elem_classes="sg-form"):
-        prompt = gr.Textbox(
-            label=strings.COMPARE_PROMPT, value=strings.EXAMPLES[0], scale=6, elem_id="sg-compare-prompt"
-        )
-        count = gr.Radio([2, 3, 4], value=2, label=strings.COMPARE_COUNT, scale=1, min_width=220)
-        max_tokens = gr.Textbox(label=strings.MAX_TOKENS, value=_MAX_TOKENS, scale=1, min_width=150, max_lines=1)
-    with gr.Row(elem_classes="sg-actions"):
-        blind = gr.Checkbox(label=strings.COMPARE_BLIND, value=False, container=False, scale=3)
-        ask = gr.Button(strings.COMPARE_ASK, variant="primary", elem_id="sg-compare-ask")
-        stop_all = gr.Button(
-            strings.COMPARE_STOP_ALL, variant="stop", visible=HIDDEN_IN_DOM, elem_id="sg-compare-stop-all"
-        )
-    with gr.Accordion(strings.COMPARE_SETTINGS, open=True, elem_id="sg-who"), gr.Row():
-        requests = [_add_fields(answer_service, number) for number in range(COLUMNS)]
-    errors = gr.HTML("", elem_id="sg-compare-wrong")
-    with gr.Row(elem_id="sg-columns"):
-        columns = [_add_column(number) for number in range(COLUMNS)]
-    verdict = _add_verdict()
+    with gr.Column(elem_id="sg-arena"):
+        with gr.Row(elem_id="sg-composer"):
+            form = add_form(answer_service, compare)
+        errors = gr.HTML("", elem_id="sg-compare-wrong")
+        with gr.Column(elem_id="sg-answers"), gr.Row(elem_id="sg-columns"):
+            shown = [_add_column(number) for number in range(COLUMNS)]
+        ballot = _add_ballot()
+    results, plots = _add_results()
+    parts: RoundParts[Any] = RoundParts(
+        **_column_parts(shown),
+        letters=ballot.letters,
+        plots=plots,
+        form=form.fold,
+        prompt=form.prompt,
+        announcement=announcement,
+        errors=errors,
+        ask=form.ask,
+        stop_all=form.stop_all,
+        ballot=ballot.row,
+        bad=ballot.bad,
+        voted=ballot.voted,
+        spent=spent,
+        results=results,
+    )
+    inputs = [form.prompt, form.count, form.blind, form.max_tokens, budget, brought, *form.fields]
+    _wire_events(compare, form, inputs, shown, ballot, parts.flatten())
+    assert isinstance(brought, gr.Textbox)
+    form.list_models_after(brought.change, compare)
+    form.register_address(address, answer_service)
 
-    boxes: list[Any] = [*(box for box, _ in requests), *(column.box for column in columns), *verdict.letters]
-    count.change(_visibility_updates, count, boxes, queue=False, **event_options())
-    heads = [column.head for column in columns]
-    inputs = [prompt, count, blind, max_tokens, budget, brought, *(field for _, own in requests for field in own)]
-    shown: list[Any] = [*heads, announcement, errors, stop_all, verdict.ballot, verdict.results, *verdict.plots]
-    round_started = gr.on([ask.click, prompt.submit], compare.begin, inputs, shown, queue=False, **event_options())
-    stop_all.click(compare.stop_all, queue=False, **event_options())
-    _wire_events(compare, round_started, columns, verdict, [announcement, stop_all, spent])
+
+def _add_results() -> tuple[gr.HTML, list[gr.Plot]]:
+    results = gr.HTML("", visible=False, elem_id="sg-compare-results")
+    with gr.Row(elem_classes="sg-plots"):
+        plots = [gr.Plot(show_label=False, visible=False, elem_classes="sg-plot") for _ in range(PLOTS)]
+    return results, plots
+
+
+def _column_parts(shown: list[_Column]) -> dict[str, list[Any]]:
+    """Return the components of the columns by the names of their parts of a round."""
+    return {
+        "boxes": [column.box for column in shown],
+        "heads": [column.head for column in shown],
+        "answers": [column.answer for column in shown],
+        "stages": [column.stage for column in shown],
+        "metrics": [column.metrics for column in shown],
+        "stops": [column.stop for column in shown],
+    }
 
 
 def _wire_events(
     compare: CompareHandlers,
-    round_started: Dependency,
-    columns: list[_ColumnComponents],
-    verdict: "_VerdictComponents",
-    shared_outputs: list[Any],
+    form: CompareForm,
+    inputs: list[Any],
+    shown: list[_Column],
+    ballot: _Ballot,
+    outputs: list[Any],
 ) -> None:
-    """Start every column independently when a round begins, and show the verdict after the last column."""
+    """Start every column independently when a round begins, and show the vote after the last column."""
+    at_once: dict[str, Any] = {"queue": False, **event_options()}
+    triggers = [form.ask.click, form.prompt.submit]
+    round_started = gr.on(triggers, compare.begin, inputs, outputs, **at_once)
     # With its default trigger mode Gradio would drop the events of a round that starts while answers are under way.
     always: dict[str, Any] = {"trigger_mode": "multiple", "concurrency_limit": CONCURRENCY_LIMIT, **event_options()}
-    for number, column in enumerate(columns):
+    for number, column in enumerate(shown):
         answered = round_started.then(_ask_handler(compare, number), None, column.outputs, **always)
-        shown = [verdict.ballot, *shared_outputs, verdict.results, *verdict.plots]
-        answered.then(compare.on_column_end, None, shown, **always)
-        column.stop.click(_stop_handler(compare, number), queue=False, **event_options())
-    heads = [column.head for column in columns]
-    after: list[Any] = [*heads, verdict.ballot, verdict.votes, shared_outputs[-1], verdict.results, *verdict.plots]
-    for choice, button in [*zip(COLUMN_LETTERS, verdict.letters, strict=True), ("", verdict.tie)]:
-        button.click(_vote_handler(compare, choice), None, after, queue=False, **event_options())
+        answered.then(compare.on_column_end, None, outputs, **always)
+        column.stop.click(_stop_handler(compare, number), **at_once)
+    round_started.then(None, None, None, js="() => scrollTo({ top: 0 })")
+    form.stop_all.click(compare.stop_all, None, [form.ask, form.stop_all], **at_once)
+    form.new.click(compare.start_over, None, outputs, **at_once)
+    boxes = [*form.boxes, *(column.box for column in shown)]
+    form.count.change(compare.change_count, form.count, boxes, **at_once)
+    choices = [*zip(COLUMN_LETTERS, ballot.letters, strict=True), (TIE_CHOICE, ballot.tie), (BAD_CHOICE, ballot.bad)]
+    for choice, button in choices:
+        button.click(_vote_handler(compare, choice), None, outputs, **at_once)
 
 
-@dataclass(frozen=True, slots=True)
-class _VerdictComponents:
-    """The components below the columns: vote, results and charts."""
+def _add_column(number: int) -> _Column:
+    with gr.Column(visible=number < 2, min_width=240, elem_id=f"sg-column-{number}", elem_classes="sg-column") as box:
+        with gr.Column(elem_classes="sg-card"):
+            with gr.Row(elem_classes="sg-line"):
+                head = gr.HTML(columns.heading_html(None, number), elem_classes="sg-head", js_on_load=_BRING_INTO_VIEW)
+                stop = gr.Button(strings.STOP, variant="stop", size="sm", visible=HIDDEN_IN_DOM, elem_classes="sg-stop")
+            stage = gr.HTML(columns.stage_html(None), elem_classes="sg-stage-box")
+            metrics = gr.HTML(columns.metrics_html(None), elem_classes="sg-small")
+        answer = gr.Chatbot(
+            show_label=False,
+            label=strings.ANSWER.format(letter=COLUMN_LETTERS[number]),
+            placeholder=strings.COMPARE_EMPTY,
+            height="100%",
+            buttons=["copy"],
+            latex_delimiters=LATEX_DELIMITERS,
+            layout="bubble",
+            allow_tags=False,
+            feedback_options=None,
+            autoscroll=False,
+        )
+    return _Column(box, head, answer, stage, stop, metrics)
 
-    ballot: gr.Row
-    letters: list[gr.Button]
-    tie: gr.Button
-    results: gr.HTML
-    plots: list[gr.Plot]
-    votes: gr.HTML
 
-
-def _add_verdict() -> _VerdictComponents:
-    with gr.Row(visible=False, elem_id="sg-ballot") as ballot:
+def _add_ballot() -> _Ballot:
+    with gr.Row(visible=False, elem_id="sg-ballot") as row:
         gr.HTML(f"<p>{strings.COMPARE_VOTE}</p>")
         letters = [gr.Button(letter, size="sm", visible=n < 2) for n, letter in enumerate(COLUMN_LETTERS)]
-        tie = gr.Button(strings.TIE, size="sm")
-    results = gr.HTML("", visible=False, elem_id="sg-compare-results")
-    with gr.Row(elem_classes="sg-plots"):
-        plots = [gr.Plot(show_label=False, visible=False, elem_classes="sg-plot") for _ in range(PLOTS)]
-    return _VerdictComponents(ballot, letters, tie, results, plots, gr.HTML("", elem_id="sg-votes"))
+        tie, bad = gr.Button(strings.TIE, size="sm"), gr.Button(strings.VOTE_BOTH_BAD, size="sm")
+    return _Ballot(row, letters, tie, bad, gr.HTML("", visible=False, elem_id="sg-voted"))
 
 
 # Gradio passes the request only to functions that declare it in their signature; a partial does not.
@@ -134,52 +196,3 @@ def _vote_handler(compare: CompareHandlers, choice: str) -> Callable[[gr.Request
         return compare.vote(choice, request)
 
     return cast_vote
-
-
-def _add_fields(answer_service: AnswerService, number: int) -> tuple[gr.Column, list[Component]]:
-    """Build the form fields of one column, in the order that `CompareHandlers.begin` expects."""
-    with gr.Column(visible=number < 2, min_width=220) as box:
-        provider = gr.Dropdown(
-            provider_choices(answer_service),
-            value=_FIRST_PROVIDERS[number],
-            label=f"{number + 1}. {strings.PROVIDER}",
-            elem_id=f"sg-compare-provider-{number}",
-        )
-        with gr.Row():
-            model = gr.Textbox(label=strings.MODEL, placeholder=strings.MODEL_HINT, max_lines=1, min_width=150)
-            strategy = gr.Dropdown(
-                list(strategies.EXAMPLES),
-                value=strategies.DEFAULT_STRATEGY,
-                label=strings.STRATEGY,
-                allow_custom_value=True,
-                min_width=170,
-            )
-    return box, [provider, model, strategy]
-
-
-def _add_column(number: int) -> _ColumnComponents:
-    name = f"sg-column-{number}"
-    with gr.Column(visible=number < 2, min_width=260, elem_id=name, elem_classes="sg-column") as box:
-        head = gr.HTML("", elem_classes="sg-head")
-        answer = gr.Chatbot(
-            show_label=False,
-            label=strings.ANSWER.format(letter=COLUMN_LETTERS[number]),
-            placeholder=strings.COMPARE_EMPTY,
-            height=300,
-            buttons=["copy"],
-            latex_delimiters=LATEX_DELIMITERS,
-            layout="bubble",
-            allow_tags=False,
-            feedback_options=None,
-            autoscroll=False,
-        )
-        with gr.Row(elem_classes="sg-line"):
-            stage = gr.HTML(html.stage_html(strings.IDLE), elem_classes="sg-stage-box")
-            stop = gr.Button(strings.STOP, variant="stop", size="sm", visible=HIDDEN_IN_DOM, elem_classes="sg-stop")
-        meter = gr.HTML(html.meter_html(None), elem_classes="sg-small")
-    return _ColumnComponents(box, head, stop, [answer, stage, meter, stop])
-
-
-def _visibility_updates(count: float) -> list[Any]:
-    shown = [gr.update(visible=number < count) for number in range(COLUMNS)]
-    return [*shown, *shown, *shown]

@@ -2,16 +2,21 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from decimal import Decimal
+from typing import Any
 
 from guard import RejectionError
 from guard.identity import address_block
 from providers.models.source import ProviderSource
 from streaming.clock import Clock, monotonic
+from streaming.meter import MeterReading, PriceFunction
+from streaming.pipeline import Receipt
 from streaming.session import Session
 from ui import strings
+from ui.page_sessions.screen_progress import ScreenProgress
 from ui.page_sessions.spending import PageSpending
 from ui.page_sessions.update_pacer import UpdatePacer
 from ui.types import PageAnswer
@@ -19,6 +24,10 @@ from ui.types import PageAnswer
 KEY_KEPT_S = 3600.0
 """How long a session with a key is kept after its page has disconnected."""
 FULL_RETRY_S = 60
+UPDATE_TIMEOUT_S = 5.0
+"""How long a page may take to ask for the next update of an answer."""
+EndWaiter = Callable[[], Awaitable[None]]
+"""Waits for the end of an answer that outlives its page."""
 TOKEN_VARIABLE = "HF_TOKEN"
 """The variable of the only provider that a signed-in user's token is for."""
 
@@ -35,6 +44,14 @@ class AnswerSlot:
         """Number of the current conversation; answers of an earlier, cleared one are no longer shown."""
         self.last_request_conversation = 0
         """Number of the conversation to which the last request belongs."""
+        self.resumed: Any = None
+        """The answer of a page before this one that the next event of this page goes on with."""
+        self.cleared: list[Any] = []
+        """The conversation that was cleared last, which an undo brings back."""
+        self._price: PriceFunction | None = None
+        self._wait_end: EndWaiter | None = None
+        self._sending: int | None = None
+        self._touched_s = float("-inf")
 
     def session(self, name: str, providers: ProviderSource, *, clock: Clock) -> Session:
         """Return the session with provider `name` of `providers`, a new one when either has changed."""
@@ -50,8 +67,13 @@ class AnswerSlot:
     @property
     def usd(self) -> Decimal:
         """The known cost so far of the answer under way; 0 if unknown or if there is none."""
-        cost = self._answer.meter_reading().cost if self._answer is not None and self.busy else None
+        is_running = self._answer is not None and self.busy
+        cost = self.with_own_price(self._answer.meter_reading()).cost if self._answer and is_running else None
         return cost.total_usd if cost else Decimal(0)
+
+    def with_own_price(self, reading: MeterReading) -> MeterReading:
+        """Return a reading with its cost at the user's own price where no price is known."""
+        return with_own_price(reading, self._price)
 
     def next_is_streamed(self, requested: bool) -> bool:
         """Return whether the next request will stream; a fallback turns streaming off for the rest of the session.
@@ -60,11 +82,39 @@ class AnswerSlot:
         """
         return requested if self._session is None else self._session.streamed
 
-    async def begin(self, answer: PageAnswer) -> None:
-        """Set the answer under way, and stop the previous one if it still runs."""
-        before, self._answer = self._answer, answer
-        if before is not None:
+    def keep_sending(self, now: float) -> None:
+        """Record that a message of the current conversation is being sent or answered."""
+        self._sending, self._touched_s = self.conversation, now
+
+    def finish_sending(self) -> None:
+        """Record that the last update of the answer is on its way to the page."""
+        self._sending = self.resumed = None
+
+    def is_sending(self, now: float) -> bool:
+        """Return whether the next message must wait: for an answer, or for the last update of one.
+
+        A page that no longer asks for updates is waited for no longer than `UPDATE_TIMEOUT_S`.
+        """
+        return self.busy or (self._sending == self.conversation and now - self._touched_s < UPDATE_TIMEOUT_S)
+
+    async def begin(
+        self, answer: PageAnswer, price: PriceFunction | None = None, wait_end: EndWaiter | None = None
+    ) -> None:
+        """Set the answer under way with the user's own price, and stop the previous one if it still runs.
+
+        An answer with `wait_end` outlives the page.
+        """
+        before, self._answer, self._price, self._wait_end = self._answer, answer, price, wait_end
+        if before is not None and before is not answer:
             await before.cancel()
+
+    async def release(self) -> EndWaiter | None:
+        """Let go of the answer of a closed page, and stop it unless it outlives the page; return its waiter then."""
+        if self.busy and self._wait_end is not None:
+            self._answer = None
+            return self._wait_end
+        await self.stop()
+        return None
 
     async def stop(self) -> None:
         """Stop the answer under way; on return the provider's work has ended."""
@@ -88,13 +138,45 @@ class AnswerSlot:
         self._session = None
 
 
+@dataclass(slots=True)
+class SlotAnswer:
+    """An answer under way in a slot of a page. Once it is closed, `receipt_id` names its receipt for the export."""
+
+    answer: PageAnswer
+    slot: AnswerSlot
+    receipt_id: str | None = None
+
+    async def wait_receipt(self) -> Receipt:
+        """Wait for a running stop to finish, and return the receipt of the ended answer."""
+        await self.slot.wait_stopped()
+        return self.read_receipt()
+
+    def read_receipt(self) -> Receipt:
+        """Return the receipt so far, with the cost at the user's own price where no other is known."""
+        receipt = self.answer.receipt()
+        return replace(receipt, reading=self.slot.with_own_price(receipt.reading))
+
+
+def with_own_price(reading: MeterReading, price: PriceFunction | None) -> MeterReading:
+    """Return a reading with its cost at the user's own price, if there is one, where no price is known."""
+    if reading.cost is not None or price is None:
+        return reading
+    return replace(reading, cost=price(reading.usage))
+
+
 class PageSession:
     """The session of one open page: its answer slots by name, its spending and the user's API keys."""
 
     def __init__(self) -> None:
         self._slots: dict[str, AnswerSlot] = {}
+        self.conversation: str | None = None
+        """The id of the conversation that the chat shows."""
+        self._left: dict[str, AnswerSlot] = {}
+        self._readers: dict[str, asyncio.Task[None]] = {}
         self.spending = PageSpending()
         self.pacer = UpdatePacer()
+        self.screen = ScreenProgress()
+        """How far the page's browser is behind the updates that it was sent."""
         self.keys: dict[str, str] = {}
         """The user's own provider API keys, by the environment variable that each replaces."""
         self.token: str | None = None
@@ -121,20 +203,59 @@ class PageSession:
         """Return the answer slot `name`, created at first use."""
         return self._slots.setdefault(name, AnswerSlot())
 
+    def show_conversation(self, name: str, conversation: str) -> None:
+        """Make slot `name` that of another conversation; a slot that `read_unseen` has kept comes back with its own."""
+        self._slots[name] = self._left.pop(conversation) if conversation in self._left else AnswerSlot()
+        self.conversation = conversation
+
+    def read_unseen(self, conversation: str, slot: AnswerSlot, reading: Coroutine[Any, Any, None]) -> None:
+        """Keep the slot of a conversation that the page has left, and read its answer until `stop_reading`."""
+        self._left[conversation] = slot
+        self._readers[conversation] = asyncio.get_running_loop().create_task(reading)
+
+    async def stop_reading(self, conversation: str) -> None:
+        """End the reading that `read_unseen` began, if any."""
+        reader = self._readers.pop(conversation, None)
+        if reader is not None:
+            reader.cancel()
+            await asyncio.gather(reader, return_exceptions=True)
+
+    @property
+    def has_unseen_answers(self) -> bool:
+        """Whether the page has left conversations whose answers are read for it."""
+        return bool(self._readers)
+
+    @property
+    def _all_slots(self) -> list[AnswerSlot]:
+        return [*self._slots.values(), *self._left.values()]
+
     @property
     def usd(self) -> Decimal:
         """The known spending of the page, including answers under way."""
-        return self.spending.usd + sum(slot.usd for slot in self._slots.values())
+        return self.spending.usd + sum(slot.usd for slot in self._all_slots)
 
     @property
     def busy(self) -> bool:
         """Whether any answer of the page is under way."""
-        return any(slot.busy for slot in self._slots.values())
+        return any(slot.busy for slot in self._all_slots)
+
+    def is_over(self, budget_usd: Decimal | None) -> bool:
+        """Return whether the page's answers, including those under way, have used up its budget."""
+        return budget_usd is not None and self.usd >= budget_usd
 
     async def close(self) -> None:
-        """Stop all answers and remove the keys."""
-        await asyncio.gather(*(slot.stop() for slot in self._slots.values()))
-        await self.set_keys({}, None, None)
+        """Remove the keys, and stop all answers but those that outlive the page.
+
+        The providers that use the user's own keys are closed after the last of those answers.
+        """
+        close_own, self.close_own = self.close_own, None
+        self.keys, self.own, self.token = {}, None, None
+        for conversation in list(self._readers):
+            await self.stop_reading(conversation)
+        ends = await asyncio.gather(*(slot.release() for slot in self._all_slots))
+        if close_own is not None:
+            await asyncio.gather(*(wait_end() for wait_end in ends if wait_end is not None))
+            await close_own()
 
     async def set_keys(
         self,
@@ -146,10 +267,10 @@ class PageSession:
         """Replace the keys, the token and the providers that use them; stop answers that use the previous ones."""
         before, self.close_own = self.close_own, close
         self.keys, self.own, self.token = keys, own, token
-        for slot in self._slots.values():
+        for slot in self._all_slots:
             slot.end_session()  # it uses the previous keys
         if before is not None:
-            await asyncio.gather(*(slot.reset() for slot in self._slots.values()))
+            await asyncio.gather(*(slot.reset() for slot in self._all_slots))
             await before()
 
 
@@ -190,6 +311,10 @@ class PageSessions:
         if len(self._by_hash) > self._limit and (oldest := self._droppable(besides=session_hash)) is not None:
             self._close_session(self._by_hash.pop(oldest))
         return page_session
+
+    def report_drawn(self, session_hash: str, number: int) -> None:
+        """Record the number of the newest update that the browser of an open page has drawn."""
+        self._by_hash[session_hash].screen.report(number, self._clock())
 
     async def count_visit(self, address: str | None) -> None:
         """Count a sign-in for its client address, like a new page. Raises RejectionError when there are too many."""
@@ -247,7 +372,7 @@ class PageSessions:
 
     def _close_session(self, page_session: PageSession) -> None:
         """Remove the keys of a dropped session, and close the providers that used them."""
-        if page_session.own is None:
+        if page_session.own is None and not page_session.has_unseen_answers:
             return
         try:
             task = asyncio.get_running_loop().create_task(page_session.close())

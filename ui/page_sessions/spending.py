@@ -1,5 +1,6 @@
 """The cost of a page's answers, and their receipts for the export. No I/O."""
 
+import secrets
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -7,6 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 from streaming.pipeline import Receipt
+from ui.form import LOCAL_PROVIDER, ValidatedQuestion
 
 _MAX_RECEIPTS = 200
 """Maximum number of receipts kept for the export; older ones remain as text in the conversation."""
@@ -16,23 +18,24 @@ class PageSpending:
     """The spending of one page. `usd` is the known cost; `unknown` counts the answers of unknown price."""
 
     def __init__(self) -> None:
+        self._name = secrets.token_hex(4)  # conversations outlive pages, so each page's receipts have ids of their own
         self.usd = Decimal(0)
         self.answers = 0
         self.unknown = 0
         self.estimated = False
         self._facts: OrderedDict[str, Mapping[str, Any]] = OrderedDict()
 
-    def add(self, receipt: Receipt, *, strategy: str, simulated: bool, free: bool) -> str:
-        """Add an answer; return the id of its receipt. `free`: the provider charges nothing."""
+    def add(self, receipt: Receipt, question: ValidatedQuestion) -> str:
+        """Add an answer; return the id of its receipt. The local model and simulations charge nothing."""
         self.answers += 1
         cost = receipt.reading.cost
         if cost is not None:
             self.usd += cost.total_usd
             self.estimated |= receipt.reading.usage.source != "reported" and cost.total_usd > 0
-        elif not free:
+        elif not (question.simulated or question.name == LOCAL_PROVIDER):
             self.unknown += 1
-        name = f"receipt-{self.answers}"
-        self._facts[name] = _receipt_facts(receipt, strategy, simulated)
+        name = f"receipt-{self._name}-{self.answers}"
+        self._facts[name] = _receipt_facts(receipt, question.strategy, question.simulated)
         if len(self._facts) > _MAX_RECEIPTS:
             self._facts.popitem(last=False)
         return name

@@ -12,7 +12,6 @@ from streaming.events import Event, Failed, Notice, TextDelta, ThinkingDelta
 from streaming.messages import ChatRequest, Message
 from streaming.pipeline import Receipt
 from streaming.retry import State
-from streaming.trace import Probe
 from ui import html, strings
 from ui.answers import TICK_INTERVAL_S, AnswerService
 from ui.components import HIDDEN_IN_DOM
@@ -20,6 +19,7 @@ from ui.form import LOCAL_PROVIDER, ValidatedQuestion
 from ui.pipeline import buffering_diagram, state_diagram
 from ui.pipeline.panes import Pane, PanePlayback, PaneStats
 from ui.pipeline.scenarios import Scenarios
+from ui.pipeline.state_diagram import Passage
 from ui.types import PageAnswer
 
 SLOT = "pipeline"
@@ -42,20 +42,23 @@ class PipelineHandlers:
         self, scenario: str, left: str, right: str, interval_ms: float, prompt: str, request: gr.Request
     ) -> AsyncGenerator[PipelineUpdate, None]:
         """Play the scenario and yield updates of both panes until the stream ends or is stopped."""
+        kinds = (left, right)
         try:
-            panes = [Pane(strategies.parse(strategy_name(kind, interval_ms)).build()) for kind in (left, right)]
+            panes = [Pane(strategies.parse(strategy_name(kind, interval_ms)).build()) for kind in kinds]
             requests = ChatRequest((Message("user", prompt.strip() or strings.PIPELINE_PROMPT),), max_tokens=MAX_TOKENS)
             simulated = scenario != LOCAL_PROVIDER
             validated = ValidatedQuestion(self._scenarios.check_name(scenario), requests, "direct", simulated)
-            probe, state_watch = Probe(self._answer_service.clock), _StateWatch(self._answer_service.clock())
+            state_watch = _StateWatch(self._answer_service.clock())
             async with self._answer_service.open_answer(
-                SLOT, validated, request, probe=probe, new_session=self._scenarios.new_session
+                SLOT, validated, request, new_session=self._scenarios.new_session
             ) as opened:
-                async with aclosing(self._stream_updates(opened.answer, panes, state_watch)) as frames:
+                play = self._make_playback(opened.answer, panes, state_watch)
+                async with aclosing(self._stream_updates(play, opened.answer, panes, state_watch)) as frames:
                     async for frame in frames:
                         yield frame
                 receipt = await opened.wait_receipt()
-            diagrams = buffering_diagram.buffering_svg(probe.source, interval_ms / 1000)
+            measured = {strategy_name(kind, interval_ms): pane.stats() for kind, pane in zip(kinds, panes, strict=True)}
+            diagrams = buffering_diagram.buffering_html(play.received, interval_ms / 1000, measured)
             diagram, _ = state_watch.render_current(opened.answer)
             yield _last_update(receipt, panes, diagram, diagrams, simulated=simulated)
         except Exception as error:
@@ -66,8 +69,14 @@ class PipelineHandlers:
         """Stop the stream."""
         await self._answer_service.page_sessions.get(request.session_hash).slot(SLOT).stop()
 
+    def _make_playback(self, answer: PageAnswer, panes: Sequence[Pane], state_watch: "_StateWatch") -> PanePlayback:
+        def on_events(events: Sequence[Event], now: float) -> None:
+            state_watch.on_events(events, answer, now)
+
+        return PanePlayback(answer, panes, self._answer_service.clock, on_events, TICK_INTERVAL_S)
+
     async def _stream_updates(
-        self, answer: PageAnswer, panes: Sequence[Pane], state_watch: "_StateWatch"
+        self, play: PanePlayback, answer: PageAnswer, panes: Sequence[Pane], state_watch: "_StateWatch"
     ) -> AsyncGenerator[PipelineUpdate, None]:
         """Yield an update when a pane has more text, and refresh metrics and state at least every tick."""
         clock = self._answer_service.clock
@@ -80,13 +89,6 @@ class PipelineHandlers:
             "",
             gr.update(visible=True),
             strings.STATES["streaming"],
-        )
-        play = PanePlayback(
-            answer,
-            panes,
-            clock,
-            lambda events, now: state_watch.on_events(events, answer, now),
-            TICK_INTERVAL_S,
         )
         shown_chars = [0] * len(panes)
         async with aclosing(play.updates()) as changes:
@@ -106,7 +108,7 @@ class PipelineHandlers:
 
 
 class _StateWatch:
-    """The states that an answer has passed, and the time of their next redraw."""
+    """The states that an answer has passed with their reasons, and the time of their next redraw."""
 
     def __init__(self, started_s: float) -> None:
         self._started_s = started_s
@@ -115,6 +117,9 @@ class _StateWatch:
         self._now_s = started_s
         self._note = ""
         self._text = False
+        self._retry_at_s = started_s
+        self._reasons: dict[State, list[str]] = {"cancelled": [strings.STOPPED_BY_USER]}
+        """Why the answer entered a state, for each time that it did."""
 
     def on_events(self, events: Sequence[Event], answer: PageAnswer, now: float) -> None:
         """Record the events received at `now`, and force a redraw after a state change."""
@@ -123,8 +128,23 @@ class _StateWatch:
             self._drawn_s = float("-inf")
         for event in events:
             self._text = self._text or isinstance(event, (TextDelta, ThinkingDelta))
-            if isinstance(event, (Notice, Failed)) and event.kind != "connected":
-                self._note = event.message
+            if isinstance(event, Failed):
+                self._add_reason("failed", event.message)
+            elif isinstance(event, Notice) and event.kind != "connected":
+                self._add_notice(event, now)
+
+    def _add_notice(self, notice: Notice, now: float) -> None:
+        if notice.kind == "retry":
+            self._retry_at_s = now + float(notice.detail["delay_s"])
+            self._add_reason("retrying", notice.message)
+        elif notice.kind == "fallback":
+            self._add_reason("fallback", notice.message)
+        else:
+            self._note = notice.message
+
+    def _add_reason(self, state: State, message: str) -> None:
+        self._note = message
+        self._reasons.setdefault(state, []).append(message)
 
     def is_due(self, now: float) -> bool:
         """Return whether the last redraw is at least `REFRESH_INTERVAL_S` old."""
@@ -143,8 +163,17 @@ class _StateWatch:
     def _render(self, states: Sequence[State]) -> tuple[str, str]:
         self._states = len(states)
         kind = "coming" if self._text and states[-1] == "streaming" else "busy"
-        line = html.stage_html(strings.STATES[states[-1]], self._now_s - self._started_s, self._note, kind=kind)
-        return state_diagram.state_diagram_svg(states), line
+        left_s = max(self._retry_at_s - self._now_s, 0.0) if states[-1] == "retrying" else None
+        line = html.stage_html(
+            strings.STATES[states[-1]], self._now_s - self._started_s, self._note, kind=kind, left_s=left_s
+        )
+        return state_diagram.state_diagram_html([*self._iter_passages(states)]), line
+
+    def _iter_passages(self, states: Sequence[State]) -> Iterator[Passage]:
+        """Yield the states with their reasons, as far as these are known already."""
+        reasons = {state: iter(texts) for state, texts in self._reasons.items()}
+        for state in states:
+            yield Passage(state, next(reasons.get(state, iter(())), ""))
 
 
 def strategy_name(kind: str, interval_ms: float) -> str:
@@ -180,17 +209,17 @@ def _truncate_shown(text: str) -> str:
 
 
 def _rejection_update(message: str, retry_after_s: float | None = None) -> PipelineUpdate:
-    line = html.stage_html(strings.NOT_ANSWERED, None, message, kind="bad", left_s=retry_after_s)
+    line = html.stage_html(strings.NOT_SENT, None, message, kind="bad", left_s=retry_after_s)
     return (*[gr.skip()] * 5, line, gr.skip(), gr.update(visible=HIDDEN_IN_DOM), escape(message))
 
 
 def _stats_html(stats: PaneStats) -> str:
     delay = strings.UNKNOWN if stats.delay_mean_s is None else f"{stats.delay_mean_s * 1000:.0f} ms"
-    longest = "" if stats.delay_max_s is None else strings.AT_MOST.format(ms=stats.delay_max_s * 1000)
+    longest = "" if stats.delay_max_s is None else strings.MAX_DELAY.format(ms=stats.delay_max_s * 1000)
     cells = [
-        (strings.CHUNKS_IN, f"{stats.chunks:,}", ""),
-        (strings.UPDATES_OUT, f"{stats.updates:,}", ""),
-        (strings.BYTES, f"{stats.sent_bytes / 1000:.1f} kB", ""),
+        (strings.CHUNKS_RECEIVED, f"{stats.chunks:,}", ""),
+        (strings.UI_UPDATES, f"{stats.updates:,}", ""),
+        (strings.BYTES_SENT, f"{stats.sent_bytes / 1000:.1f} kB", strings.BYTES_NOTE),
         (strings.ADDED_DELAY, delay, longest),
     ]
     rows = "".join(

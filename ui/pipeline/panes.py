@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 
 from streaming.clock import Clock
-from streaming.events import TERMINAL, Event, TextDelta
+from streaming.events import TERMINAL, Event, TextDelta, TimedEvent
 from streaming.strategies import Strategy
 from ui.types import PageAnswer
 
@@ -51,10 +51,14 @@ class Pane:
         self.strategy = strategy
         self.text = ""
         self.ended = False
+        self.arrived: list[tuple[float, int]] = []
+        """Each chunk of text: timestamp, number of characters."""
         self.released: list[tuple[float, int]] = []
         """Each release of text: timestamp, number of characters."""
+        self.holds: list[tuple[float, float, int]] = []
+        """Runs of characters: timestamp of arrival, timestamp of release, number of characters."""
         self._held: deque[tuple[float, int]] = deque()
-        self._chunks = self._bytes = 0
+        self._bytes = 0
         self._delay_s = self._longest_s = 0.0
 
     @property
@@ -69,8 +73,8 @@ class Pane:
             out += self.strategy.wake(now)
         for event in events:
             if isinstance(event, TextDelta):
-                self._chunks += 1
-                self._held.append((now, len(event.text)))
+                self.arrived.append((now, len(event.text)))
+                self._held.append(self.arrived[-1])
             out += self.strategy.feed(event, now)
         self.ended = self.ended or any(isinstance(event, TERMINAL) for event in out)
         text = "".join(event.text for event in out if isinstance(event, TextDelta))
@@ -82,7 +86,7 @@ class Pane:
         """Return the metrics so far."""
         chars = len(self.text)
         mean_s = self._delay_s / chars if chars else None
-        return PaneStats(self._chunks, len(self.released), self._bytes, mean_s, self._longest_s if chars else None)
+        return PaneStats(len(self.arrived), len(self.released), self._bytes, mean_s, self._longest_s if chars else None)
 
     def _add_released(self, text: str, now: float) -> None:
         self.text += text
@@ -92,11 +96,27 @@ class Pane:
         while left and self._held:
             arrived_s, chars = self._held.popleft()
             taken = min(left, chars)
+            self.holds.append((arrived_s, now, taken))
             self._delay_s += taken * (now - arrived_s)
             self._longest_s = max(self._longest_s, now - arrived_s)
             left -= taken
             if chars > taken:
                 self._held.appendleft((arrived_s, chars - taken))
+
+
+def replay_pane(events: Sequence[TimedEvent], strategy: Strategy) -> Pane:
+    """Return the pane that a strategy would have filled, had these events arrived at exactly their timestamps."""
+    pane = Pane(strategy)
+    for timed in events:
+        _wake(pane, timed.at_s)
+        pane.step([timed.event], timed.at_s)
+    _wake(pane, float("inf"))
+    return pane
+
+
+def _wake(pane: Pane, until_s: float) -> None:
+    while (wake_at := pane.wake_at) is not None and wake_at <= until_s:
+        pane.step([], wake_at)
 
 
 OnEvents = Callable[[Sequence[Event], float], None]
@@ -118,6 +138,8 @@ class PanePlayback:
         self._on_events = on_events
         self._tick_s = tick_s
         self._changed = asyncio.Event()
+        self.received: list[TimedEvent] = []
+        """The events that the panes have received, with the timestamps at which they did."""
 
     async def updates(self) -> AsyncGenerator[None, None]:
         """Yield after changes until all panes have ended or the answer is stopped."""
@@ -149,6 +171,7 @@ class PanePlayback:
             if self._answer.ended and not complete:
                 return
             now = self._clock()
+            self.received += (TimedEvent(now, event) for event in events)
             self._on_events(events, now)
             for pane in self._panes:
                 pane.step(events, now)

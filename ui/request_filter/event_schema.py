@@ -303,14 +303,16 @@ def _make_selection_check(limits: InputLimits) -> Check:
     return check
 
 
-def _make_example_check(limits: InputLimits) -> Check:
-    most = max(4 * limits.message_chars, _EXTRA_CHARS)
+def _make_like_check(limits: InputLimits) -> Check:
+    """Return a check for a thumb: the place of its answer, the texts of that, and up, down or withdrawn."""
+    most = limits.body_bytes
 
     def check(value: object) -> bool:
-        if not isinstance(value, dict) or value.keys() != {"index", "value"} or not _is_index(value["index"]):
+        if not isinstance(value, dict) or value.keys() != {"index", "value", "liked"} or not _is_index(value["index"]):
             return False
-        chosen = value["value"]
-        return isinstance(chosen, dict) and chosen.keys() == {"text"} and is_text(chosen["text"], most)
+        texts = value["value"] if isinstance(value["value"], list) else [value["value"]]
+        is_thumb = isinstance(value["liked"], bool) or value["liked"] == ""
+        return is_thumb and all(is_text(text, most) for text in texts)
 
     return check
 
@@ -321,16 +323,17 @@ _EVENT_CHECKS: Mapping[str, Callable[[InputLimits], Check]] = {
     "submit": _make_value_check,
     "click": _make_no_data_check,
     "clear": _make_no_data_check,
+    "stop": _make_no_data_check,
     "load": _make_no_data_check,
     "select": _make_selection_check,
+    "like": _make_like_check,
     "retry": _make_selection_check,
     "undo": _make_selection_check,
-    "example_select": _make_example_check,
 }
 """Checks for the event data that controls send, by event name; any other event triggers nothing."""
 
 
-_EVENTS_WITH_REQUIRED_DATA = frozenset({"retry", "undo", "example_select"})
+_EVENTS_WITH_REQUIRED_DATA = frozenset({"like", "retry", "undo"})
 """Events whose functions require event data."""
 
 

@@ -15,8 +15,10 @@ from urllib.parse import parse_qsl, urlencode
 
 from guard import RejectionError, client_address
 from guard.request_body import read_body, replay_body
+from streaming.http.root_path import route_path
 from ui.request_filter.event_schema import EventSchema, PageEvent, is_session_hash
 from ui.request_filter.sign_in import SignIns, Step, read_cookie
+from ui.results import downloads
 
 Scope = MutableMapping[str, Any]
 log = logging.getLogger(__name__)
@@ -29,9 +31,7 @@ Body = Literal["none", "event", "direct", "cancel", "reset"]
 
 API = "/gradio_api"
 MAX_QUERY_BYTES = 4_096
-MAX_QUERY_FIELDS = 8
-QUERY_IGNORED = frozenset({"v", "__sign", "__theme"})
-"""Query parameters that browsers and Hugging Face Spaces add; the filter removes them."""
+MAX_QUERY_FIELDS = 32
 HEADERS = frozenset(
     {b"accept", b"accept-encoding", b"content-type", b"if-modified-since", b"if-none-match", b"user-agent"}
 )
@@ -46,7 +46,9 @@ class Row:
 
     `session` is the required session: of a known page, or of a page that is admitted if new. `stream`: a long-lived
     response that keeps the page's session while it is open. `any_query`: any query is accepted and removed, but for the
-    parameters in `query`. `sign_in`: what the request is to a sign-in with Hugging Face.
+    parameters in `query`. `sign_in`: what the request is to a sign-in with Hugging Face. `is_download`: the request is
+    for a file of a run, which the page's own application sends. `is_report`: it reports the newest update of the page
+    that its browser has drawn, and goes no further.
     """
 
     methods: frozenset[str]
@@ -57,6 +59,8 @@ class Row:
     any_query: bool = False
     query: frozenset[str] = frozenset()
     sign_in: Step = "none"
+    is_download: bool = False
+    is_report: bool = False
 
 
 def _make_row(methods: str, path: str, **settings: Any) -> Row:
@@ -93,6 +97,12 @@ SIGN_IN_TABLE = (
 )
 """Gradio's routes for the sign-in with Hugging Face, on a Space whose card has `hf_oauth`."""
 
+DOWNLOADS = Row(frozenset({"GET", "HEAD"}), downloads.PATH, is_download=True)
+"""The tables and the report of a run; the link has the ticket of an open page."""
+
+REPORT = _make_row("POST", r"/drawn/[0-9]{1,12}", session="known", is_report=True)
+"""The report of the newest update that a page's browser has drawn, by its number."""
+
 
 class Sessions(Protocol):
     """The part of `ui.page_sessions.sessions.PageSessions` that the filter uses."""
@@ -100,6 +110,7 @@ class Sessions(Protocol):
     async def admit(self, session_hash: str, address: str | None) -> None: ...
     async def count_visit(self, address: str | None) -> None: ...
     def connect(self, session_hash: str) -> AbstractContextManager[None]: ...
+    def report_drawn(self, session_hash: str, number: int) -> None: ...
     def __contains__(self, session_hash: object) -> bool: ...
 
 
@@ -111,7 +122,7 @@ class RequestFilter:
     """Middleware that passes a request on to `app` if its row and body are valid.
 
     `hops` counts trusted proxies. `on_rejection` is called with the rule of every rejected request. `sign_ins` holds
-    the signed-in users; None: the page has no sign-in.
+    the signed-in users; None: the page has no sign-in. `run_files` sends the files of runs; None: there are none.
     """
 
     def __init__(
@@ -122,6 +133,7 @@ class RequestFilter:
         hops: int,
         on_rejection: Callable[[str], None],
         sign_ins: SignIns | None = None,
+        run_files: App | None = None,
     ) -> None:
         self._app = app
         self._schema = schema
@@ -129,7 +141,9 @@ class RequestFilter:
         self._hops = hops
         self._on_rejection = on_rejection
         self._sign_ins = sign_ins
-        self._table = TABLE if sign_ins is None else TABLE + SIGN_IN_TABLE
+        self._run_files = run_files
+        signing = SIGN_IN_TABLE if sign_ins is not None else ()
+        self._table = (*TABLE, REPORT, *signing, *((DOWNLOADS,) if run_files is not None else ()))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -148,20 +162,40 @@ class RequestFilter:
             self._on_rejection(rejection.rule)
             await _send_json(scope, send, rejection.status, _error_fields(rejection), rejection.retry_after_s)
         else:
-            if row.sign_in == "finish" and b"code=" not in scope["query_string"]:
-                await _send_home(send)  # the user has not agreed
+            if row.is_report:
+                await self._record_report(session, scope, send)
                 return
-            send = await self._enter_sign_in(row, cookie, session, scope, send)
-            with self._sessions.connect(session) if row.stream else nullcontext():
-                await (self._finish_sign_in if row.sign_in == "finish" else self._app)(scope, receive, send)
-            if self._sign_ins is not None:
-                await self._sign_ins.leave(row.sign_in, cookie, session)
+            if row.is_download and self._run_files is not None:
+                await self._run_files(scope, receive, send)
+                return
+            await self._pass_on(row, session, cookie, scope, receive, send)
+
+    async def _record_report(self, session: str, scope: Scope, send: Send) -> None:
+        # The last report of a page may come after its session has ended: there is nothing left to hold back.
+        if session in self._sessions:
+            self._sessions.report_drawn(session, int(route_path(scope).rpartition("/")[2]))
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def _pass_on(
+        self, row: Row, session: str, cookie: bytes | None, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Pass a request on to Gradio, and keep the page's session while it streams the response."""
+        if row.sign_in == "finish" and b"code=" not in scope["query_string"]:
+            await _send_home(scope, send)  # the user has not agreed
+            return
+        send = await self._enter_sign_in(row, cookie, session, scope, send)
+        with self._sessions.connect(session) if row.stream else nullcontext():
+            await (self._finish_sign_in if row.sign_in == "finish" else self._app)(scope, receive, send)
+        if self._sign_ins is not None:
+            await self._sign_ins.leave(row.sign_in, cookie, session)
 
     async def _enter_sign_in(self, row: Row, cookie: bytes | None, session: str, scope: Scope, send: Send) -> Send:
         """Add Gradio's cookie to the request of a signed-in user, and return the `send` for the response."""
         if self._sign_ins is None:
             return send
-        kept, send = await self._sign_ins.enter(row.sign_in, cookie, session, send)
+        root_path = scope.get("root_path", "")
+        kept, send = await self._sign_ins.enter(row.sign_in, cookie, session, send, root_path)
         if kept is not None:
             scope["headers"].append((b"cookie", b"session=" + kept))
         return send
@@ -174,7 +208,7 @@ class RequestFilter:
             nonlocal begun, failed
             if message["type"] == "http.response.start":
                 begun, failed = True, message["status"] >= 400
-                await (_send_home(send) if failed else send(message))
+                await (_send_home(scope, send) if failed else send(message))
             elif not failed:
                 await send(message)
 
@@ -183,10 +217,10 @@ class RequestFilter:
         except Exception as error:  # each part of an invalid reply raises an error of its own
             log.warning("a sign-in was not finished: %s", type(error).__name__)
             if not begun:
-                await _send_home(send)
+                await _send_home(scope, send)
 
     async def _admit(self, row: Row, session: str, scope: Scope) -> None:
-        if row.session == "known" and session not in self._sessions:
+        if row.session == "known" and session not in self._sessions and not row.is_report:
             raise _NotFoundError
         peer = scope["client"][0] if scope.get("client") else None
         address = client_address(peer, _decode(scope["headers"]), self._hops)
@@ -229,12 +263,14 @@ def _match_row(scope: Scope, table: Iterable[Row]) -> tuple[Row, str]:
     """Return the matching row and the session hash in the URL; remove the rest of the query. Raises _NotFoundError."""
     path, raw = scope["path"], scope.get("raw_path")
     plain = path.isascii() and (raw is None or raw.partition(b"?")[0] == path.encode())
+    path = route_path(scope)
     if scope["type"] != "http" or not plain:
         raise _NotFoundError
     for row in table:
         match = row.path.fullmatch(path)
         if match is not None and scope["method"] in row.methods:
-            if _is_cross_site(scope) and (path.startswith(API) or row.sign_in in ("begin", "end")):
+            is_own = path.startswith(API) or row.is_download or row.is_report
+            if _is_cross_site(scope) and (is_own or row.sign_in in ("begin", "end")):
                 raise _NotFoundError
             session = match.groupdict().get("session") or ""
             if session and not is_session_hash(session):
@@ -253,7 +289,11 @@ def _is_cross_site(scope: Scope) -> bool:
 
 
 def _take_query(row: Row, scope: Scope) -> str:
-    """Return the session hash in the query, the only parameter passed on. Raises _NotFoundError for any other query."""
+    """Return the session hash in the query, the only parameter passed on.
+
+    Gradio's page repeats the query of its own address in each request: whatever else is there is removed. Raises
+    _NotFoundError for a query that is not one, or without the session hash that a row needs.
+    """
     query: bytes = scope.get("query_string", b"")
     scope["query_string"] = b""
     if row.any_query:
@@ -266,12 +306,10 @@ def _take_query(row: Row, scope: Scope) -> str:
         pairs = parse_qsl(text, keep_blank_values=True, strict_parsing=bool(text), max_num_fields=MAX_QUERY_FIELDS)
     except ValueError:
         raise _NotFoundError from None
-    named = [pair for pair in pairs if pair[0] not in QUERY_IGNORED]
     if row.session != "known" or row.body != "none":
-        if named:
-            raise _NotFoundError
         return ""
-    if len(named) != 1 or named[0][0] != "session_hash" or not is_session_hash(named[0][1]):
+    named = [pair for pair in pairs if pair[0] == "session_hash"]
+    if len(named) != 1 or not is_session_hash(named[0][1]):
         raise _NotFoundError
     scope["query_string"] = urlencode(named).encode()
     return named[0][1]
@@ -338,10 +376,11 @@ def _error_fields(rejection: RejectionError) -> dict[str, str]:
     return {"detail": rejection.message, "error": rejection.message}
 
 
-async def _send_home(send: Send) -> None:
+async def _send_home(scope: Scope, send: Send) -> None:
     """Send the browser to the page."""
+    page = scope.get("root_path", "").encode() + b"/"
     await send(
-        {"type": "http.response.start", "status": 303, "headers": [(b"location", b"/"), (b"content-length", b"0")]}
+        {"type": "http.response.start", "status": 303, "headers": [(b"location", page), (b"content-length", b"0")]}
     )
     await send({"type": "http.response.body", "body": b""})
 

@@ -26,6 +26,8 @@ MAX_AGE_S = 8 * 3600.0
 MAX_COOKIE_BYTES = 8_192
 NAME = b"session="
 """The beginning of Gradio's cookie: its name is that of Starlette's session middleware."""
+_ROOT = b"; path=/;"
+"""What that middleware says of its cookie's path: every path of the host."""
 _VALUE = re.compile(rb"[A-Za-z0-9+/=._-]{1,%d}" % MAX_COOKIE_BYTES)
 
 
@@ -57,12 +59,17 @@ class SignIns:
     def __len__(self) -> int:
         return len(self._by_name)
 
-    async def enter(self, step: Step, value: bytes | None, session_hash: str, send: Send) -> tuple[bytes | None, Send]:
+    async def enter(
+        self, step: Step, value: bytes | None, session_hash: str, send: Send, root_path: str = ""
+    ) -> tuple[bytes | None, Send]:
         """Return Gradio's cookie for a request, or None, and the `send` for its response.
 
-        `value` is the cookie that the browser sent, `session_hash` the page that the request belongs to.
+        `value` is the cookie that the browser sent, `session_hash` the page that the request belongs to. The cookies of
+        the response are for the paths below `root_path` alone.
         """
         await self._forget_expired()
+        if root_path:  # other services of the host must not get the cookies
+            send = _with_cookies(send, lambda cookie: cookie.replace(_ROOT, b"; path=%s;" % root_path.encode(), 1))
         if step == "use":
             result = self._by_name.get(value or b"")
             if result is not None and session_hash:
@@ -74,7 +81,7 @@ class SignIns:
         if step == "end":
             return result.cookie if result else None, send
         # Until the sign-in is finished, the cookie holds only the state of the handshake, and stays in the browser.
-        return None if result else value, self._keeping(send) if step == "finish" else send
+        return None if result else value, _with_cookies(send, self._replace) if step == "finish" else send
 
     async def leave(self, step: Step, value: bytes | None, session_hash: str) -> None:
         """Sign a page out whose event has read a token that was forgotten meanwhile."""
@@ -100,17 +107,6 @@ class SignIns:
         self._by_name[name] = _SignIn(cookie, self._clock() + MAX_AGE_S)
         return name
 
-    def _keeping(self, send: Send) -> Send:
-        async def send_with_name(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [
-                    (name, self._replace(value) if _is_cookie(name, value) else value)
-                    for name, value in message.get("headers", ())
-                ]
-            await send(message)
-
-        return send_with_name
-
     def _replace(self, header: bytes) -> bytes:
         value, _, attributes = header.removeprefix(NAME).partition(b";")
         return header if value == b"null" else NAME + self._keep(value) + b";" + attributes
@@ -129,6 +125,20 @@ def read_cookie(headers: Headers) -> bytes | None:
 
 def _is_cookie(name: bytes, value: bytes) -> bool:
     return name.lower() == b"set-cookie" and value.startswith(NAME)
+
+
+def _with_cookies(send: Send, change: Callable[[bytes], bytes]) -> Send:
+    """Return `send` with each Set-Cookie of the session changed."""
+
+    async def send_changed(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [
+                (name, change(value) if _is_cookie(name, value) else value)
+                for name, value in message.get("headers", ())
+            ]
+        await send(message)
+
+    return send_changed
 
 
 def _without_cookies(send: Send) -> Send:

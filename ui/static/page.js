@@ -3,16 +3,22 @@
   const find = (selector) => document.querySelector(selector);
   const visible = (element) => element !== null && element.offsetParent !== null;
 
-  // On a narrow screen the settings would cover the conversation, so they stay closed until the user opens them.
   const settings = find("#sg-settings .toggle-button");
   settings.title = "Settings";
   settings.setAttribute("aria-label", "Settings");
-  const open = find("#sg-settings.open") !== null;
-  if (!open && matchMedia("(min-width: 1000px)").matches) settings.click();
+  // What Gradio opens and closes without saying so to screen readers.
+  const tellExpanded = () => {
+    settings.setAttribute("aria-expanded", String(find("#sg-settings.open") !== null));
+    for (const button of document.querySelectorAll("button.label-wrap"))
+      button.setAttribute("aria-expanded", String(button.classList.contains("open")));
+    for (const title of document.querySelectorAll(".thought-group .title"))
+      title.setAttribute("aria-expanded", String(title.parentElement.querySelector(".content, .content-preview") !== null));
+  };
+  for (const kind of ["click", "keyup"]) document.addEventListener(kind, () => requestAnimationFrame(tellExpanded));
 
   // Stop appears once the service has received the request. An Escape right after sending, before that, is deferred.
   const asks = '#sg-message button.submit-button, #sg-compare-ask, #sg-run, #sg-chat button[aria-label="Retry"]';
-  const stops = "#sg-stop, #sg-compare-stop-all, #sg-run-stop";
+  const stops = "#sg-message button.stop-button, #sg-compare-stop-all, #sg-run-stop";
   const PATIENCE_MS = 5000;
   let asked = -Infinity, unwanted = false;
   const ask = () => { [asked, unwanted] = [performance.now(), false]; };
@@ -23,8 +29,25 @@
     [asked, unwanted] = [-Infinity, false];
   };
   document.addEventListener("click", ({ target }) => { if (target.closest?.(asks)) ask(); }, { capture: true });
+  // A stop is shown in the frame of the click, before the service has confirmed it with the receipt.
+  document.addEventListener("click", ({ target }) => {
+    if (!target.closest?.(`${stops}, .sg-stop`)) return;
+    const place = target.closest(".sg-column, [role=tabpanel]");
+    for (const words of place.querySelectorAll(":is(.sg-busy, .sg-coming) strong")) words.textContent = "Stopping";
+  }, { capture: true });
   document.addEventListener("keydown", ({ key, shiftKey, target }) => {
-    if (key === "Enter" && !shiftKey && target.closest?.("#sg-message")) ask();
+    if (key === "Enter" && !shiftKey && target.closest?.("#sg-message, #sg-compare-prompt")) ask();
+  }, { capture: true });
+  // A message waits in its box for the end of an answer. The service refuses it too, but Gradio's note of that is removed
+  // by the next update of the answer.
+  document.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" || event.shiftKey || !event.target.closest?.("#sg-message")) return;
+    if (!visible(find("#sg-message button.stop-button"))) return;
+    event.preventDefault();
+    event.stopImmediatePropagation();
+    const hint = find("#sg-hint p");
+    hint.hidden = false;
+    setTimeout(() => { hint.hidden = true; }, 4000);
   }, { capture: true });
   // An Escape that closes an open list stops nothing; the list is closed before the event reaches the document.
   let closes = false;
@@ -58,22 +81,11 @@
   };
 
   // The service sends angle brackets to the chat as entities, so that they are not parsed as tags; copying must restore
-  // the original text. The pattern equals that of ui/markdown_text.py: code has no entities.
-  const CODE =
-    /^ {0,3}(`{3,}|~{3,})[^\n]*(?:\n(?:.*\n)*? {0,3}\1[`~]*[ \t]*$|(?:\n.*)*$(?![\s\S]))|(?<!`)(`+)(?!`)(?:[^\n]|\n(?!\n)){1,2000}?(?<!`)\2(?!`)|\\[^\w\s]|((?:(?:ftp|https?):\/\/|www\.)\S*)/gm;
-  const written = (text) => {
-    let end = 0, out = "";
-    const plain = (prose) => prose.replace(/&(lt|amp);/g, (_, name) => (name === "lt" ? "<" : "&"));
-    for (const found of text.matchAll(CODE)) {
-      if (found[3]) continue;
-      out += plain(text.slice(end, found.index)) + found[0];
-      end = found.index + found[0].length;
-    }
-    return out + plain(text.slice(end));
-  };
+  // the original text.
+  const written = window.streamgaugeHistory.unescape;
   // "Copy message" copies the answer alone, without its thinking and its receipt, in place of Gradio's own copying.
   const spoken = (row) => [...row.querySelectorAll('[data-testid="bot"], [data-testid="user"]')]
-    .filter((message) => !message.querySelector(".thought-group"))
+    .filter((message) => !message.querySelector(".thought-group, .sg-who"))
     .map((message) => written(message.getAttribute("aria-label").replace(/^(?:bot|user)'s message: /, "")));
   const copy = (text) => {
     if (navigator.clipboard) return navigator.clipboard.writeText(text);
@@ -97,25 +109,41 @@
   }, { capture: true });
 
   // A conversation scrolls to its end as it grows, unless the reader has scrolled back, or has opened a thought or a
-  // receipt without scrolling since; closing it resumes scrolling. A ResizeObserver runs after layout, whereas Gradio's
-  // own autoscroll forces two more layouts.
-  const ends = new WeakMap(), left = new WeakSet();
+  // receipt without scrolling since; closing it resumes scrolling. The first view stays at its start. A ResizeObserver
+  // runs after layout, whereas Gradio's own autoscroll forces two more layouts.
+  const ends = new WeakMap(), tops = new WeakMap(), left = new WeakSet();
   const follow = new ResizeObserver((sizes) => {
     for (const log of new Set(sizes.map(({ target }) => target.closest('[role="log"]')))) {
       const content = log?.querySelector(".message-wrap");
-      if (!content || log.clientHeight === 0) continue;
+      if (!content || log.clientHeight === 0 || log.querySelector(".sg-first")) continue;
       const end = log.scrollHeight - log.clientHeight;
       if (end <= ends.get(content) && log.scrollTop > end - 1) left.delete(content);
       ends.set(content, end);
-      if (!left.has(content)) log.scrollTop = end;
+      if (left.has(content)) continue;
+      log.scrollTop = end;
+      // A conversation that gets shorter moves its end up; the scroll event of that is no reader's.
+      tops.set(content, log.scrollTop);
     }
   });
   document.addEventListener("scroll", ({ target: log }) => {
     const content = log !== document && log.matches('[role="log"]') && log.querySelector(".message-wrap");
     if (!content) return;
-    if (log.scrollTop > ends.get(content) - 100) left.delete(content);
-    else left.add(content);
+    if (log.scrollTop > log.scrollHeight - log.clientHeight - 2) left.delete(content);
+    else if (log.scrollTop < (tops.get(content) ?? 0)) left.add(content);
+    tops.set(content, log.scrollTop);
   }, { capture: true, passive: true });
+  // The first step of a scroll is often so small that following the end would undo it before its event comes.
+  let touchedAt = 0;
+  const letGo = (event, upwards) => {
+    const log = event.target.closest?.('[role="log"]');
+    const content = log?.querySelector(".message-wrap");
+    if (content && upwards && log.scrollHeight > log.clientHeight) left.add(content);
+  };
+  const listen = (kind, act) => document.addEventListener(kind, act, { capture: true, passive: true });
+  listen("wheel", (event) => letGo(event, event.deltaY < 0));
+  listen("touchstart", ({ touches }) => { touchedAt = touches[0].clientY; });
+  listen("touchmove", (event) => letGo(event, event.touches[0].clientY > touchedAt));
+  listen("keydown", (event) => letGo(event, ["ArrowUp", "PageUp", "Home"].includes(event.key)));
   const opened = (event) => {
     const content = event.target.closest(".thought-group .title")?.closest(".message-wrap");
     if (content && [undefined, "Enter", " "].includes(event.key)) left.add(content);
@@ -126,20 +154,29 @@
   const mark = () => {
     for (const log of document.querySelectorAll('#sg-tab-chat [role="log"], .sg-column [role="log"]')) {
       const place = log.closest(".sg-column") ?? log.closest("#sg-tab-chat");
-      const busy = String(visible(place.querySelector("#sg-stop, .sg-stop")));
+      const busy = String(visible(place.querySelector("#sg-message button.stop-button, .sg-stop")));
       if (log.getAttribute("aria-busy") === busy) continue;
       log.setAttribute("aria-busy", busy);
       if (busy === "true") left.delete(log.querySelector(".message-wrap"));  // a sender wants to see the answer
     }
   };
 
-  // Repair accessibility faults in the HTML of Gradio and Markdown: a list with buttons but no items, an unnamed button
-  // inside a button, and scrollable tables that the keyboard cannot reach.
+  // Repair accessibility faults in the HTML of Gradio and Markdown: an unnamed button inside a button, and scrollable
+  // tables that the keyboard cannot reach.
   const mend = () => {
-    for (const list of document.querySelectorAll('.examples[role="list"]')) list.removeAttribute("role");
+    tellExpanded();
+    groupProviders();
+    const standard = find("#sg-badge [data-model]")?.dataset.model;
+    const model = find("#sg-model input");
+    model.placeholder = standard ? `Default (${standard})` : "Default";
+    model.title = `Leave empty for the default${standard ? ` (${standard})` : ""}`;
     for (const arrow of document.querySelectorAll(".thought-group .title .arrow:not([inert])")) arrow.inert = true;
+    for (const fold of document.querySelectorAll("#sg-who > button")) {
+      const open = String(fold.classList.contains("open"));
+      if (fold.getAttribute("aria-expanded") !== open) fold.setAttribute("aria-expanded", open);
+    }
     for (const empty of document.querySelectorAll(".empty[aria-label]:not([role])")) empty.setAttribute("role", "img");
-    for (const table of document.querySelectorAll("#sg-report table:not([tabindex])")) table.tabIndex = 0;
+    for (const table of document.querySelectorAll(".sg-tables table:not([tabindex])")) table.tabIndex = 0;
     for (const content of document.querySelectorAll('[role="log"] > .message-wrap')) {
       if (ends.has(content)) continue;
       ends.set(content, 0);
@@ -148,6 +185,27 @@
     }
     mark();
     heard();
+  };
+  // The clock and the metrics of an answer come as a list of texts, each for the element of its number.
+  const fill = () => {
+    for (const list of document.querySelectorAll(".sg-figures")) {
+      const texts = list.dataset.values.split("|");
+      for (const element of list.closest(".sg-column, [role=tabpanel]").querySelectorAll("[data-figure]")) {
+        const text = texts[element.dataset.figure];
+        if (element.textContent !== text) element.textContent = text;
+      }
+    }
+  };
+  // The open list of providers has a heading above the first of each group.
+  const groupProviders = () => {
+    const groups = JSON.parse(find(".sg-groups")?.dataset.groups ?? "{}");
+    let above = null;
+    for (const option of document.querySelectorAll('#sg-provider [role="option"]')) {
+      const group = groups[option.getAttribute("aria-label")];
+      if (group && group !== above) option.dataset.group = group;
+      else delete option.dataset.group;
+      above = group ?? above;
+    }
   };
   // Complete what Gradio leaves out of an answer that it has drawn: the direction of each paragraph by its own text,
   // colours for code in languages that it does not know, scrolling tables that the keyboard reaches, and words in place
@@ -185,7 +243,7 @@
 
   // The focused element may be disabled or hidden during an answer, which loses the focus. Move it to the input for the
   // next request unless the user has moved it meanwhile; do not open a touch keyboard for it.
-  const homes = ["#sg-message textarea", "#sg-compare-ask", "#sg-run"];
+  const homes = ["#sg-message textarea", "#sg-compare-prompt textarea", "#sg-run"];
   const usable = (element) => visible(element) && !element.disabled;
   let last = null, tab = null;
   document.addEventListener("focusin", (event) => {
@@ -199,23 +257,48 @@
     if (document.activeElement !== document.body || last === null) return;
     const home = homes.map(find).find((element) => element !== null && tab?.contains(element));
     const wanted = usable(last) ? last : home;
-    if (!wanted || !usable(wanted)) return;
+    // A list that was closed by a choice would open again.
+    if (!wanted || !usable(wanted) || wanted.matches('[role="combobox"]')) return;
     if (wanted.matches("textarea, input") && matchMedia("(pointer: coarse)").matches) return;
     wanted.focus({ preventScroll: true });
   };
 
+  // Tell the service the newest update that is drawn; while more wait, it holds the next ones back. Gradio changes the
+  // number of an update in place, as an attribute. What is drawn while a report is on its way is in the next one.
+  const REPORT_INTERVAL_MS = 80;
+  const newestUpdate = () => [...document.querySelectorAll("[data-update]")]
+    .reduce((newest, { dataset }) => Math.max(newest, Number(dataset.update)), 0);
+  let reported = 0, reporting = false;
+  const reportDrawn = async () => {
+    const name = find("#sg-page [data-page]")?.dataset.page;
+    if (reporting || !name) return;
+    reporting = true;
+    while (newestUpdate() > reported) {
+      // The timer of a callback that runs before a frame is drawn ends after it.
+      await new Promise((resolve) => requestAnimationFrame(() => setTimeout(resolve, REPORT_INTERVAL_MS)));
+      reported = newestUpdate();
+      await fetch(`drawn/${reported}?session_hash=${name}`, { method: "POST" }).catch(() => {});
+    }
+    reporting = false;
+  };
+
   // Run in the frame that renders the change: reading positions earlier would force an extra layout. Changes inside an
-  // answer's text need no repair of the page. A hidden or disabled element loses the focus only after that frame.
+  // answer's text, and of its figures, need no repair of the page. A hidden or disabled element loses the focus only
+  // after that frame.
   let due = false, drawn = false;
   const changed = new MutationObserver((changes) => {
     if (!drawn) {
       drawn = true;
       requestAnimationFrame(() => {
         drawn = false;
+        fill();
         complete();
+        reportDrawn();
       });
     }
-    if (due || changes.every(({ target }) => target.closest('[role="log"] .md'))) return;
+    const isOfAnswer = ({ target, attributeName }) =>
+      attributeName?.startsWith("data-") || target.closest('[role="log"] .md, #sg-figures');
+    if (due || changes.every(isOfAnswer)) return;
     due = true;
     requestAnimationFrame(() => {
       due = false;
@@ -223,9 +306,10 @@
       setTimeout(bring, 100);
     });
   });
-  changed.observe(document.body, { childList: true, subtree: true, attributeFilter: ["disabled"] });
+  changed.observe(document.body, { childList: true, subtree: true, attributeFilter: ["disabled", "data-values", "data-update"] });
   changed.observe(find("#sg-line"), { childList: true, subtree: true, attributes: true });
   mend();
+  fill();
   for (const box of document.querySelectorAll("textarea")) box.dir = "auto";
 
   // Gradio makes room for the settings on a window resize, which it misses while another tab is shown.
@@ -233,6 +317,8 @@
   new ResizeObserver(([{ contentRect }]) => {
     if (contentRect.width > 0 && !shown) dispatchEvent(new Event("resize"));
     shown = contentRect.width > 0;
+    // A selector that asks for the tab's style attribute would style the page anew whenever any such attribute changes.
+    find("#sg-tab-chat").closest(".sidebar-parent")?.toggleAttribute("data-without-settings", !shown);
   }).observe(find("#sg-tab-chat"));
 
   // Count down the seconds until a rejected request can be sent again.

@@ -1,0 +1,106 @@
+"""Gradio's ChatInterface with this page's own wiring: everything that is overridden of Gradio stands here."""
+
+import json
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from typing import Any
+
+import gradio as gr
+from gradio.events import Dependency
+
+from ui import stage_strip, strings
+from ui.components import CONCURRENCY_LIMIT, HIDDEN_IN_DOM, event_options
+from ui.history import user_message
+from ui.markdown.escaping import unescape_prose
+
+GRADIO_VERSION = "6.31"
+if not gr.__version__.startswith(f"{GRADIO_VERSION}."):
+    raise ImportError(
+        f"gradio {gr.__version__}: the methods that are overridden here were checked in version {GRADIO_VERSION} only "
+        "(install the version that requirements.txt names)"
+    )
+
+_TAKE_SENT = """(now, sent) => {
+  const rest = (now ?? "").startsWith(sent) ? now.slice(sent.length) : now;
+  window.streamgaugeConversation.keepSent(sent, rest);
+  return [rest, %s];
+}"""
+"""Takes the sent message out of its box, keeps what was typed since, and shows that the answer has been asked for."""
+
+CurrentHistory = Callable[[list[Any], gr.Request], list[Any]]
+"""Returns the part of the history that belongs to the current conversation."""
+
+
+class StreamedChatInterface(gr.ChatInterface):
+    """Gradio's ChatInterface, which streams `fn` into its chatbot. Overridden is what no parameter of it covers.
+
+    - `_setup_events`: the message box stays editable during an answer, and only what was sent is taken out of it; Stop
+      replaces Send and ends the answer with a receipt instead of cancelling its event; no event of a message is dropped
+      while that of an earlier one is pending; the history stays with the service, which is its only source.
+    - `_stream_fn`: the history that it streams from is filtered by `current_history`, since an answer that arrived
+      during a clear may still be in it.
+    - `_message_as_message_dict`, `_pop_last_user_message`: the user's messages are shown as plain text, and read back.
+
+    The first of the additional outputs shows the stage. A value in `resumed` makes the page go on with an answer that
+    another page has left. `answered` are the events that stream an answer: they can be
+    followed and cancelled.
+    """
+
+    answered: list[Dependency]
+    resumed: gr.Textbox
+
+    def __init__(self, *arguments: Any, current_history: CurrentHistory, **options: Any) -> None:
+        self.current_history = current_history
+        super().__init__(*arguments, **options)
+
+    def _setup_events(self) -> None:
+        box, state, saved = self.textbox, self.chatbot_state, self.saved_input
+        at_once: dict[str, Any] = {"queue": False, **event_options()}
+        copy = gr.Textbox("", visible=HIDDEN_IN_DOM, elem_id="sg-sent")
+        sent = box.submit(
+            lambda text: (text, text),
+            box,
+            [saved, copy],
+            validator=self.validator,
+            trigger_mode="multiple",
+            **event_options(),
+        )
+        stage = self.additional_outputs[0]
+        asked = json.dumps(stage_strip.strip_html([], strings.STAGES["connecting"], kind="busy"))
+        sent.success(None, [box, copy], [box, stage], js=_TAKE_SENT % asked, trigger_mode="multiple")
+        shown = sent.success(
+            self._append_message_to_history, [saved, state], self.chatbot, trigger_mode="multiple", **at_once
+        )
+        popped = self.chatbot.retry(self._pop_last_user_message, state, [state, saved], **at_once)
+        shown_again = popped.then(self._append_message_to_history, [saved, state], self.chatbot, **at_once)
+        self.resumed = gr.Textbox("", visible=HIDDEN_IN_DOM, elem_id="sg-resumed")
+        asking = [shown.success, shown_again.success, self.resumed.change]
+        self.answered = [self._answer_after(listen) for listen in asking]
+        undone = self.chatbot.undo(self._pop_last_user_message, self.chatbot, [self.chatbot, box], **at_once)
+        undone.then(lambda history: history, self.chatbot, state, **at_once)
+
+    def _answer_after(self, listen: Callable[..., Dependency]) -> Dependency:
+        stream = self._api_wrapper(self.fn, self._stream_fn)  # type: ignore[no-untyped-call]  # Gradio leaves it without types
+        return listen(
+            stream,
+            [self.saved_input, self.chatbot_state, *self.additional_inputs],
+            [self.chatbot_state, self.chatbot, *self.additional_outputs],
+            trigger_mode="multiple",
+            concurrency_limit=CONCURRENCY_LIMIT,
+            **event_options(),
+        )
+
+    async def _stream_fn(self, message: Any, history: list[Any], *args: Any) -> AsyncGenerator[tuple[Any, ...], None]:
+        frames = super()._stream_fn(message, self.current_history(history, args[-1]), *args)
+        async with aclosing(frames):
+            async for _, conversation, *others in frames:
+                yield conversation, conversation, *others
+
+    def _message_as_message_dict(self, message: Any, role: Any) -> list[Any]:
+        if role == "user" and isinstance(message, str):
+            return [user_message(message)]
+        return super()._message_as_message_dict(message, role)
+
+    def _pop_last_user_message(self, history: Any) -> Any:
+        earlier, message = super()._pop_last_user_message(history)
+        return earlier, unescape_prose(message) if isinstance(message, str) else message
