@@ -14,8 +14,9 @@ RUN pip install --no-cache-dir --only-binary :all: --require-hashes --requiremen
 
 COPY --chown=user . .
 USER user
-ENV PYTHONUNBUFFERED=1
-EXPOSE 7860
+# The service listens on PORT, and the health check asks there, never through a proxy.
+ENV PYTHONUNBUFFERED=1 PORT=7860
+EXPOSE $PORT
 HEALTHCHECK --interval=30s --timeout=5s --start-period=30s \
-    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:7860/healthz', timeout=4)"]
+    CMD ["python", "-c", "import os, sys; from http.client import HTTPConnection; c = HTTPConnection('127.0.0.1:' + os.environ['PORT'], timeout=4); c.request('GET', '/healthz'); sys.exit(c.getresponse().status != 200)"]
 CMD ["python", "app.py", "--host", "0.0.0.0"]

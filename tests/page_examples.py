@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -14,7 +13,8 @@ import pytest
 from markdown_it import MarkdownIt
 from playwright.sync_api import Error, Page, sync_playwright
 
-from tests.e2e.conftest import BROWSERS, FLAGS
+from evaluation.backends.browser.chromium import find_chromium
+from tests.e2e.conftest import FLAGS
 
 ROOT = Path(__file__).parents[1]
 RUN_TIMEOUT_S = 60.0
@@ -82,7 +82,7 @@ def find_addresses(page: Path) -> set[str]:
 @contextmanager
 def open_browser_page(url: str) -> Iterator[Page]:
     """Return a browser page at the origin of `url`."""
-    path = next((result for name in BROWSERS if (result := shutil.which(name))), None)
+    path = find_chromium()
     with sync_playwright() as playwright:
         try:
             browser = playwright.chromium.launch(executable_path=path, args=FLAGS)

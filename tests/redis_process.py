@@ -9,6 +9,9 @@ from contextlib import contextmanager
 
 import pytest
 
+PATIENT_S = "30"
+"""REDIS_TIMEOUT_S of the services under test: one that gets no processor for the default second would go on alone."""
+
 
 class RedisProcess:
     """A Redis server without persistence."""

@@ -39,7 +39,7 @@ def run_simulator_process(*arguments: str) -> Iterator[str]:
             yield match[0]
         finally:
             process.send_signal(signal.SIGTERM)
-            code, problems = process.wait(10), process.stderr.read()
+            code, problems = process.wait(60), process.stderr.read()
     assert (code, problems) == (0, "")
 
 
@@ -93,7 +93,7 @@ class RawResponse:
 
 def connect(url: str) -> socket.socket:
     parts = urlsplit(url)
-    return socket.create_connection((parts.hostname, parts.port), timeout=10)
+    return socket.create_connection((parts.hostname, parts.port), timeout=60)
 
 
 def encode_request(path: str, body: bytes, headers: Mapping[str, str] | None = None) -> bytes:
@@ -109,7 +109,7 @@ def question_body(wire: str, streamed: bool = True, **fields: Any) -> bytes:
 
 
 def ask_simulator(
-    url: str, wire: str = "openai", fault: str = "", *, streamed: bool = True, silence_s: float = 10.0, **fields: Any
+    url: str, wire: str = "openai", fault: str = "", *, streamed: bool = True, silence_s: float = 60.0, **fields: Any
 ) -> RawResponse:
     """Send one request on its own connection, and read to the end."""
     headers = {"x-simulator-fault": fault} if fault else {}
@@ -118,7 +118,7 @@ def ask_simulator(
         return read_response(sock, silence_s)
 
 
-def read_response(sock: socket.socket, silence_s: float = 10.0) -> RawResponse:
+def read_response(sock: socket.socket, silence_s: float = 60.0) -> RawResponse:
     """Read until the server closes the connection or sends nothing for `silence_s`."""
     raw = bytearray()
     while select.select([sock], [], [], silence_s)[0]:

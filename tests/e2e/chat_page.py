@@ -1,22 +1,34 @@
 """A page object for the chat: its controls and its content."""
 
+import re
 from dataclasses import dataclass
 
 from playwright.sync_api import Locator, Page, expect
 
-ANSWERS = '#sg-chat [data-testid="bot"]:not(:has(.thought-group))'
+ANSWERS = '#sg-chat [data-testid="bot"]:not(:has(.thought-group, .sg-who))'
 TITLES = "#sg-chat .thought-group .title"
+PATIENCE_S = 90.0
+"""A bound for what a page does at once on a quiet machine."""
 ANSWER_LABEL = "bot's message: "
 
 RECORDER_SCRIPT = """([answers, titles]) => {
   window.seen = { answers: [], titles: [] };
   const keep = (kept, text) => { if (text && text !== kept.at(-1)) kept.push(text); };
   new MutationObserver(() => {
-    keep(window.seen.answers, [...document.querySelectorAll(answers)].at(-1)?.getAttribute("aria-label"));
+    const labels = [...document.querySelectorAll(answers)].map((answer) => answer.getAttribute("aria-label"));
+    keep(window.seen.answers, labels.filter((label) => !label.includes(": <h4")).at(-1));
     keep(window.seen.titles, document.querySelector(titles)?.innerText);
   }).observe(document.body, { childList: true, subtree: true, characterData: true, attributes: true });
 }"""
 """Records every state of the last answer's text and of the first headline that the browser has rendered."""
+
+
+def choose_sample_run(page: Page) -> None:
+    """Choose the bundled run on the results tab, which shows the newest one at first."""
+    expect(page.locator("#sg-run-picker input")).not_to_have_value("")
+    page.locator("#sg-run-picker input").click()
+    page.get_by_role("option", name="Sample run").click()
+    expect(page.locator("#sg-run-headline")).to_contain_text("Failed: sim:flaky (simulated) 14 of 48")
 
 
 @dataclass(frozen=True)
@@ -24,9 +36,10 @@ class ChatPage:
     """One open page. Waits end with an event on the page, and fail after `patience_s`."""
 
     page: Page
-    patience_s: float = 30.0
+    patience_s: float = PATIENCE_S
 
     def open(self, address: str) -> "ChatPage":
+        self.page.set_default_timeout(self.patience_s * 1000)
         self.page.goto(address)
         expect(self.box).to_be_visible(timeout=self.patience_s * 1000)
         # The page's script names the button when it has run, so its listeners are registered.
@@ -39,7 +52,7 @@ class ChatPage:
 
     @property
     def stop(self) -> Locator:
-        return self.page.locator("#sg-stop")
+        return self.page.locator("#sg-message button.stop-button")
 
     @property
     def stage(self) -> Locator:
@@ -78,11 +91,36 @@ class ChatPage:
 
     def fill_setting(self, label: str, text: str) -> None:
         """Fill in a setting of the chat."""
+        self.open_settings()
         field = self.page.locator("#sg-settings").get_by_label(label, exact=True)
         field.fill(text)
         field.blur()
+        self.page.locator("#sg-settings .toggle-button").click()
+
+    def open_settings(self) -> None:
+        """Open the settings if they are closed."""
+        toggle = self.page.locator("#sg-settings .toggle-button")
+        if toggle.get_attribute("aria-expanded") != "true":
+            toggle.click()
+        expect(toggle).to_have_attribute("aria-expanded", "true")
+
+    def save_key(self, provider: str, key: str) -> None:
+        """Choose a provider that takes the user's own API key, and save one for it."""
+        self.choose_own_key(provider)
+        self.page.locator("#sg-key-value input").fill(key)
+        self.page.get_by_role("button", name="Save", exact=True).click()
+        expect(self.page.locator("#sg-badge")).to_contain_text("Your API key is used")
+
+    def choose_own_key(self, provider: str) -> None:
+        """Choose a provider for the user's own API key."""
+        self.page.click("#sg-provider input")
+        self.page.get_by_role("option", name=re.compile("^With your API key")).click()
+        self.page.click("#sg-key-provider input")
+        self.page.locator("#sg-key-provider").get_by_role("option", name=provider, exact=True).click()
 
     def ask(self, text: str) -> None:
+        """Send a message; `wait_for_end` then waits for the outcome of its answer."""
+        self.page.evaluate("document.querySelector('#sg-stage ol').dataset.before = ''")
         self.box.fill(text)
         self.box.press("Enter")
 
@@ -110,11 +148,13 @@ class ChatPage:
         expect(self.page.locator(ANSWERS).last).to_be_visible(timeout=self.patience_s * 1000)
 
     def wait_for_end(self) -> str:
-        """Wait for the end of the answer; return the receipt's headline."""
-        expect(self.stop).to_be_hidden(timeout=self.patience_s * 1000)
-        expect(self.box).to_be_editable()
-        return self.titles.last.inner_text()
+        """Wait for the end of the answer; return its outcome."""
+        expect(self.stop).to_have_count(0, timeout=self.patience_s * 1000)
+        outcome = self.stage.locator("ol:is(.sg-good, .sg-bad, .sg-idle):not([data-before]) .sg-now strong")
+        expect(outcome).to_be_visible()
+        return outcome.inner_text()
 
     def metric_text(self, name: str) -> str:
         """Return the meter's value of a metric."""
-        return self.meter.locator("dl > div", has=self.page.locator("dt", has_text=name)).locator("dd").inner_text()
+        cell = self.meter.locator("dl > div", has=self.page.locator("dt", has_text=name)).locator("dd")
+        return cell.inner_text().strip()

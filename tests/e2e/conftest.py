@@ -1,7 +1,6 @@
 """Fixtures: the service as users start it, fake providers, and a real Chromium."""
 
 import json
-import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,15 +11,15 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Error, Request, Response, expect, sync_playwright
 
 from benchmarks import page as page_weight
+from evaluation.backends.browser.chromium import find_chromium
 from tests.e2e.canned_upstream import CannedUpstream
-from tests.e2e.chat_page import ChatPage
+from tests.e2e.chat_page import PATIENCE_S, ChatPage
 from tests.e2e.scripted_upstream import ScriptedUpstream
 from tests.e2e.service import ServiceUnderTest, run_service
 from tests.simulator_process import run_simulator_process
 
-# Playwright's default of 5 s is too short on a busy machine; tests of latency set their own limits.
-expect.set_options(timeout=30_000)
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+# Playwright's default of 5 s is too short on a busy machine.
+expect.set_options(timeout=PATIENCE_S * 1000)
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -88,17 +87,34 @@ def even_upstream() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def runs_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder whose runs the page shows, empty at first."""
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="session")
+def feedback_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder in which the service keeps ratings."""
+    return tmp_path_factory.mktemp("feedback")
+
+
+@pytest.fixture(scope="session")
 def service(
     tmp_path_factory: pytest.TempPathFactory,
     upstream: SimulatedUpstream,
     canned_upstream: CannedUpstream,
     scripted_upstream: ScriptedUpstream,
     even_upstream: str,
+    runs_folder: Path,
+    feedback_folder: Path,
 ) -> Iterator[ServiceUnderTest]:
     log = tmp_path_factory.mktemp("service") / "stderr.log"
     # Tests send requests more often than users do; the guard's rate limit is tested separately.
     variables = {
         "RATE_LIMIT": "off",
+        "PAGE_GRACE_S": "20",
+        "RUNS_DIR": str(runs_folder),
+        "FEEDBACK_DIR": str(feedback_folder),
         "VLLM_BASE_URL": f"{upstream.url}/v1",
         "LMSTUDIO_BASE_URL": canned_upstream.url,
         "GROQ_BASE_URL": canned_upstream.url,
@@ -113,10 +129,10 @@ def service(
         yield running
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    """Launch Chromium per module: Playwright's event loop in this thread excludes any other."""
-    path = next((result for name in BROWSERS if (result := shutil.which(name))), None)
+    """Launch Chromium. From then on, no other event loop can run in this thread: Playwright's own keeps running."""
+    path = find_chromium()
     with sync_playwright() as playwright:
         try:
             browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
@@ -126,12 +142,21 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture(scope="module")
-def context(browser: Browser) -> Iterator[BrowserContext]:
+@pytest.fixture(scope="session")
+def profile(browser: Browser) -> Iterator[BrowserContext]:
     """Open one browser profile for all tests, whose cache speeds up later pages. Gradio stores nothing in it."""
-    context = browser.new_context()
-    yield context
-    context.close()
+    profile = browser.new_context()
+    yield profile
+    profile.close()
+
+
+@pytest.fixture
+def context(profile: BrowserContext) -> Iterator[BrowserContext]:
+    """Yield the profile, and leave no page open and no permission granted in it."""
+    yield profile
+    for page in profile.pages:
+        page.close()
+    profile.clear_permissions()
 
 
 @pytest.fixture(params=[(1280, 860)], ids=["desktop"])

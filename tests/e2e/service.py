@@ -14,8 +14,8 @@ from typing import IO
 import pytest
 
 ROOT = Path(__file__).parents[2]
-START_TIMEOUT_S = 60.0
-STOP_TIMEOUT_S = 15.0
+START_TIMEOUT_S = 200.0
+STOP_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True)

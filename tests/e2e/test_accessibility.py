@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.e2e.chat_page import ChatPage
+from tests.e2e.chat_page import ChatPage, choose_sample_run
+from ui import strings
 
 LEVELS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
 RUN_AXE_SCRIPT = """async (levels) => {
@@ -46,10 +47,10 @@ def test_page_tabs_in_light_and_dark_have_no_wcag_a_or_aa_violation(chat: ChatPa
     assert find_violations(page) == []
 
     tab = chat.open_tab("Compare")
-    tab.get_by_label("1. Who answers").click()
+    tab.get_by_label("1. Provider").click()
     page.get_by_role("option", name="Simulated: bursty", exact=True).click()
-    tab.get_by_role("button", name="Ask all", exact=True).click()
-    expect(tab.locator(".js-plotly-plot")).to_have_count(4, timeout=patience_ms)
+    tab.get_by_role("button", name="Send", exact=True).click()
+    expect(tab.locator(".js-plotly-plot")).to_have_count(3, timeout=patience_ms)
     assert find_violations(page) == []
 
     tab = chat.open_tab("Pipeline")
@@ -58,10 +59,10 @@ def test_page_tabs_in_light_and_dark_have_no_wcag_a_or_aa_violation(chat: ChatPa
     assert find_violations(page) == []
 
     tab = chat.open_tab("Results")
-    tab.locator("#sg-run-picker input").click()
-    page.get_by_role("option", name="sample run", exact=True).click()
-    expect(tab.get_by_role("heading", name="Provenance")).to_be_visible(timeout=patience_ms)
+    choose_sample_run(page)
     expect(tab.locator(".js-plotly-plot").nth(3)).to_be_visible(timeout=patience_ms)
+    tab.get_by_role("button", name=strings.FULL_REPORT).click()
+    expect(tab.get_by_role("heading", name="Provenance")).to_be_visible(timeout=patience_ms)
     assert find_violations(page) == []
 
 

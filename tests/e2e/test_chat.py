@@ -22,30 +22,30 @@ def leading_number(text: str) -> int:
 
 def test_local_model_answer_streams_text_and_shows_receipt(chat: ChatPage) -> None:
     chat.fill_setting("Temperature", "0")
-    chat.fill_setting("Longest answer, in tokens", "48")
+    chat.fill_setting("Max tokens", "48")
     chat.start_recording()
     chat.ask(STORY)
     chat.wait_for_text()
-    headline = chat.wait_for_end()
+    outcome = chat.wait_for_end()
     seen = chat.recorded_answers()
     assert len(seen) > 3
     assert all(after.startswith(before.rstrip("*~`")) for before, after in pairwise(seen)), "open emphasis is closed"
     assert chat.answers == [seen[-1]]
-    assert "Cut at the token limit" in headline, "48 tokens do not make a long story"
-    assert f"{len(seen[-1]):,} characters" in headline
-    assert leading_number(chat.metric_text("Tokens out")) in range(1, 49)
-    assert "reported" in chat.metric_text("Tokens out")
-    assert chat.metric_text("First token").endswith(" s") and chat.metric_text("Speed").endswith("tokens/s")
+    assert outcome == "Stopped at max tokens", "48 tokens do not make a long story"
+    assert chat.titles.last.inner_text().startswith("Stopped at max tokens · SmolLM2-135M-Instruct · TTFT ")
+    expect(chat.page.locator("#sg-chat h4.sg-who")).to_have_text("SmolLM2-135M-Instruct · Local model batch:100ms")
+    assert leading_number(chat.metric_text("Output tokens")) in range(1, 49)
+    assert "reported" in chat.metric_text("Output tokens")
+    assert chat.metric_text("TTFT").endswith(" s") and float(chat.metric_text("tokens/s")) > 0
 
 
 def test_stop_mid_answer_keeps_text_and_ends_generation(chat: ChatPage, service: ServiceUnderTest) -> None:
     chat.ask(STORY)
     chat.wait_for_text()
     chat.stop.click()
-    headline = chat.wait_for_end()
-    assert headline.startswith("Stopped")
+    assert chat.wait_for_end() == "Stopped"
     text = chat.answers[0]
-    assert text and f"{len(text):,} characters" in headline
+    assert text
     before_s = service.cpu_s()
     chat.page.wait_for_timeout(QUIET_S * 1000)
     assert service.cpu_s() - before_s < 0.3 * QUIET_S, "a model that still writes takes most of a core"
@@ -54,36 +54,32 @@ def test_stop_mid_answer_keeps_text_and_ends_generation(chat: ChatPage, service:
 
 def test_wait_before_first_token_shows_elapsed_time_and_can_be_stopped(chat: ChatPage) -> None:
     log = chat.page.get_by_role("log", name="chatbot conversation")
-    chat.choose("Simulated: slow-start")
+    chat.choose("vLLM")
+    chat.set_model("fault-slow-first-token-60")
     chat.ask("Hello?")
-    # The profile answers after 2 s: the stop must come before that, even on a slow machine.
-    expect(chat.stage).to_contain_text(re.compile(r"\d\.\d s · (Thinking|Analyzing)…"))
+    expect(chat.stage).to_contain_text(re.compile(r"Waiting for first token · \d\.\d s"))
     expect(log).to_have_attribute("aria-busy", "true")
     chat.page.keyboard.press("Escape")
-    assert chat.wait_for_end().startswith("Simulated · Stopped · 0 characters · 0 tokens")
+    assert chat.wait_for_end() == "Stopped"
     expect(log).to_have_attribute("aria-busy", "false")
     assert chat.answers == []
-    assert chat.metric_text("First token") == "–"
+    assert chat.metric_text("TTFT") == "–"
     chat.titles.last.click()
     stopped = chat.page.get_by_role("row", name=re.compile("Provider stopped within"))
-    match = re.search(r"([\d.]+) s", stopped.inner_text())
-    assert match and float(match[1]) < 1.0
+    assert re.search(r"[\d.]+ s", stopped.inner_text()), "benchmarks.page_stop measures how long that takes"
 
 
 def test_failing_provider_shows_one_error_and_no_completion(chat: ChatPage) -> None:
     chat.choose("Simulated: error")
     chat.ask("Hello?")
-    headline = chat.wait_for_end()
-    assert headline.startswith("Simulated · Failed")
+    assert chat.wait_for_end() == "Failed"
     assert chat.titles.count() == 1
-    assert "Complete" not in chat.stage.inner_text()
 
 
 def test_truncated_answer_is_labelled_cut_off_and_keeps_text(chat: ChatPage) -> None:
     chat.choose("Simulated: cut")
     chat.ask("Hello?")
-    headline = chat.wait_for_end()
-    assert headline.startswith("Simulated · Cut off")
+    assert chat.wait_for_end().startswith("Interrupted")
     assert len(chat.answers[0]) > 0
     expect(chat.page.get_by_text("What had been shown is kept above.")).to_be_visible()
 
@@ -100,23 +96,26 @@ def test_thinking_model_shows_thoughts_separately_from_answer(chat: ChatPage) ->
 
 
 def test_second_question_sends_previous_turns_to_model(chat: ChatPage) -> None:
-    chat.fill_setting("Longest answer, in tokens", "12")
+    chat.fill_setting("Max tokens", "12")
     chat.ask("Name a colour.")
     chat.wait_for_end()
-    first_in, first_out = leading_number(chat.metric_text("Tokens in")), leading_number(chat.metric_text("Tokens out"))
+    first_in, first_out = (
+        leading_number(chat.metric_text("Input tokens")),
+        leading_number(chat.metric_text("Output tokens")),
+    )
     chat.ask("Another one.")
     expect(chat.titles).to_have_count(2, timeout=chat.patience_s * 1000)
     chat.wait_for_end()
-    assert "reported" in chat.metric_text("Tokens in")
-    assert leading_number(chat.metric_text("Tokens in")) > first_in + first_out
+    assert "reported" in chat.metric_text("Input tokens")
+    assert leading_number(chat.metric_text("Input tokens")) > first_in + first_out
 
 
 def test_invalid_message_shows_error_and_stays_in_input(chat: ChatPage) -> None:
     chat.ask("   ")
-    expect(chat.page.get_by_text("Write a message first.")).to_be_visible()
+    expect(chat.page.locator("#sg-message div.validation-error")).to_have_text("Write a message first.")
     text = "x" * 32_001
     chat.ask(text)
-    expect(chat.page.get_by_text("32,001 characters are too many")).to_be_visible()
+    expect(chat.page.locator("#sg-message div.validation-error")).to_contain_text("32,001 characters are 1 too many")
     assert chat.box.input_value() == text
     assert chat.page.locator('[data-testid="user"]').count() == 0
 
@@ -127,31 +126,23 @@ def test_invalid_settings_show_one_line_error(chat: ChatPage) -> None:
     picker.press("Enter")
     expect(chat.page.locator("#sg-wrong")).to_contain_text("needs a number")
     chat.ask("Hello?")
-    assert chat.wait_for_end().startswith("Not answered")
+    assert chat.wait_for_end() == "Not sent"
     assert chat.page.get_by_test_id("user").inner_text().strip() == "Hello?"
     picker.fill("direct")
     picker.press("Enter")
     expect(chat.page.locator("#sg-wrong")).to_have_text("")
-    chat.choose("OpenAI · needs OPENAI_API_KEY")
-    expect(chat.page.locator("#sg-badge")).to_contain_text("Needs OPENAI_API_KEY")
+    chat.choose_own_key("OpenAI")
+    expect(chat.page.locator("#sg-badge")).to_contain_text("OpenAI needs an API key")
     chat.ask("Hello again?")
     expect(chat.titles).to_have_count(2)
-    expect(chat.stage).to_contain_text("OPENAI_API_KEY")
-
-
-def test_example_prompt_click_sends_question(chat: ChatPage) -> None:
-    chat.choose("Simulated: steady")
-    chat.page.locator("#sg-chat button.example").first.click()
-    chat.wait_for_text()
-    assert chat.wait_for_end().startswith("Simulated · Complete")
-    expect(chat.page.get_by_test_id("user")).to_contain_text("sleep")
+    expect(chat.stage).to_contain_text("OpenAI has no API key")
 
 
 def test_hostile_model_output_is_displayed_as_text_and_never_executed(chat: ChatPage) -> None:
     chat.choose("LM Studio")
     chat.ask("Be hostile.")
     chat.wait_for_text()
-    assert chat.wait_for_end().startswith("Complete")
+    assert chat.wait_for_end() == "Done"
     answer = chat.page.locator(ANSWERS)
     for seen in ("<script>window.hacked", "<img src=x onerror", "<iframe srcdoc", "</div></div><style>", "end."):
         expect(answer).to_contain_text(seen)

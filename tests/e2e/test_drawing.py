@@ -73,12 +73,7 @@ def style(element: Locator, name: str) -> Any:
 def answer(chat: ChatPage, canned_upstream: CannedUpstream) -> Locator:
     """Ask for an answer with everything in it, in small pieces; return its element once it has ended."""
     canned_upstream.words[QUESTION] = [{"content": MARKDOWN[i : i + 7]} for i in range(0, len(MARKDOWN), 7)]
-    is_narrow = chat.page.locator("#sg-settings.open").count() == 0
-    if is_narrow:
-        chat.page.locator("#sg-settings .toggle-button").click()
     chat.choose("LM Studio")
-    if is_narrow:
-        chat.page.locator("#sg-settings .toggle-button").click()
     chat.ask(QUESTION)
     chat.wait_for_end()
     drawn = chat.page.locator(ANSWERS).last

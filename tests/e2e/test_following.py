@@ -6,7 +6,8 @@ from playwright.sync_api import Locator, expect
 from benchmarks import page as page_weight
 from tests.e2e.chat_page import ChatPage
 
-CHUNKS = "700"
+HEIGHT = 500
+"""The height of the window: the less of the conversation it shows, the sooner an answer is longer than that."""
 DISTANCE_TO_END_SCRIPT = "(log) => log.scrollHeight - log.clientHeight - log.scrollTop"
 """Returns the height of the conversation below the visible part, in pixels."""
 HEIGHT_REACHED_SCRIPT = "([log, px]) => log.scrollHeight > px"
@@ -17,13 +18,12 @@ def wait_for_height(chat: ChatPage, log: Locator, px: int) -> None:
     chat.page.wait_for_function(HEIGHT_REACHED_SCRIPT, arg=[log.element_handle(), px], timeout=chat.patience_s * 1000)
 
 
-@pytest.mark.parametrize("width", [1280, 390], ids=["desktop", "phone"])
-def test_autoscroll_follows_answer_unless_reader_scrolled_up(chat: ChatPage, width: int) -> None:
+@pytest.mark.parametrize(("width", "chunks"), [(1280, 420), (390, 280)], ids=["desktop", "phone"])
+def test_autoscroll_follows_answer_unless_reader_scrolled_up(chat: ChatPage, width: int, chunks: int) -> None:
     log = chat.page.get_by_role("log", name="chatbot conversation")
-    chat.fill_setting("Longest answer, in tokens", CHUNKS)
+    chat.fill_setting("Max tokens", str(chunks))
     chat.choose(page_weight.PROVIDER)
-    chat.page.get_by_label("Settings").first.click()
-    chat.page.set_viewport_size({"width": width, "height": 844})
+    chat.page.set_viewport_size({"width": width, "height": HEIGHT})
     chat.ask("Go on.")
     chat.wait_for_text()
     height = log.evaluate("(log) => log.clientHeight")
@@ -40,9 +40,9 @@ def test_autoscroll_follows_answer_unless_reader_scrolled_up(chat: ChatPage, wid
     chat.wait_for_end()
     chat.page.wait_for_function(f"(log) => ({DISTANCE_TO_END_SCRIPT})(log) <= 1", arg=log.element_handle())
 
-    outcome = chat.page.get_by_role("row", name="Outcome")
+    served_by = chat.page.get_by_role("row", name="Served by")
     chat.titles.last.click()
-    expect(outcome).to_have_count(0)
+    expect(served_by).to_have_count(0)
     # The page follows the end again in the frame that draws the closed receipt.
     chat.page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
     chat.titles.last.click()

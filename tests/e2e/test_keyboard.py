@@ -10,7 +10,7 @@ FOCUSED = "() => document.activeElement.closest('[id^=\"sg-\"]')?.id ?? ''"
 def test_tab_at_a_persons_pace_leaves_the_list_of_providers(chat: ChatPage) -> None:
     chat.page.focus("#sg-settings .toggle-button")
     walk = []
-    for _ in range(8):
+    for _ in range(12):
         chat.page.keyboard.press("Tab")
         chat.page.wait_for_timeout(400)  # longer than the page takes to move a lost focus
         walk.append(chat.page.evaluate(FOCUSED))

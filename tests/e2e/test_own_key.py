@@ -8,19 +8,11 @@ from tests.e2e.scripted_upstream import ScriptedUpstream
 KEY = "tgp-own-0123456789abcdef"
 
 
-def enter_key(chat: ChatPage) -> None:
-    chat.page.locator("#sg-key input").fill(KEY)
-    chat.page.get_by_role("button", name="Use this key").click()
-    expect(chat.page.locator("#sg-badge")).to_contain_text("Your own key is used")
-
-
 def test_own_key_lost_after_reload_rejects_requests_until_user_decides(
     chat: ChatPage, scripted_upstream: ScriptedUpstream
 ) -> None:
     badge = chat.page.locator("#sg-badge")
-    chat.choose("Together")
-    chat.page.get_by_role("button", name="Your own key").click()
-    enter_key(chat)
+    chat.save_key("Together", KEY)
     chat.page.reload()
     expect(chat.page.get_by_label("Settings").first).to_be_attached()
     chat.choose("Together")
@@ -28,11 +20,10 @@ def test_own_key_lost_after_reload_rejects_requests_until_user_decides(
     request_count = len(scripted_upstream.bodies)
     chat.ask("Who pays for this?")
     expect(chat.stage).to_contain_text("is no longer here")
-    chat.page.get_by_role("button", name="Your own key").click()
-    enter_key(chat)
-    chat.page.get_by_role("button", name="Forget it").click()
+    chat.save_key("Together", KEY)
+    chat.page.get_by_role("button", name="Remove").click()
     expect(badge).to_contain_text("Ready")
     assert len(scripted_upstream.bodies) == request_count, "nobody was asked with the service's key"
     chat.ask("And now?")
-    expect(chat.titles.last).to_contain_text("Complete")
+    expect(chat.stage).to_contain_text("Done")
     assert KEY not in chat.page.evaluate("JSON.stringify([{...localStorage}, {...sessionStorage}])")

@@ -16,7 +16,7 @@ from itertools import product
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Dialog, Locator, expect
+from playwright.sync_api import Dialog, Frame, Locator, expect
 
 from tests.e2e.canned_upstream import CannedUpstream
 from tests.e2e.chat_page import ANSWERS, ChatPage
@@ -97,15 +97,21 @@ def page_side_effects(chat: ChatPage) -> list[str]:
     """Record side effects that no text may have: dialogs, windows, frames, navigation, downloads."""
     seen: list[str] = []
     page = chat.page
+    own = f"{page.url.partition('?')[0]}?"
+    """The page writes its settings into its address. A document that is loaded anew has lost its conversation."""
 
     def record_and_dismiss(dialog: Dialog) -> None:
         seen.append(f"dialog {dialog.message}")
         dialog.dismiss()
 
+    def record_document(frame: Frame) -> None:
+        if not frame.url.startswith(own):
+            seen.append(f"document {frame.url}")
+
     page.on("dialog", record_and_dismiss)
     page.on("popup", lambda other: seen.append(f"popup {other.url}"))
     page.on("frameattached", lambda frame: seen.append(f"frame {frame.url}"))
-    page.on("framenavigated", lambda frame: seen.append(f"document {frame.url}"))
+    page.on("framenavigated", record_document)
     page.on("download", lambda download: seen.append(f"download {download.url}"))
     return seen
 
@@ -160,4 +166,4 @@ def test_collected_attack_payloads_in_model_output_have_no_effect(
     chat.choose("Simulated: steady")
     chat.ask("Are you still there?")
     chat.wait_for_text()
-    assert chat.wait_for_end().startswith("Simulated · Complete")
+    assert chat.wait_for_end() == "Done"

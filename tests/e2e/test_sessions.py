@@ -1,4 +1,4 @@
-"""Test of two concurrent users: neither sees data of the other, and a reload shows none."""
+"""Test of two concurrent users: neither sees data of the other, also after a reload, and no key is ever stored."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from playwright.sync_api import Browser, BrowserContext, expect
 
 from tests.e2e.canned_upstream import CannedUpstream
-from tests.e2e.chat_page import ChatPage
+from tests.e2e.chat_page import ANSWERS, ChatPage
 from tests.e2e.service import ServiceUnderTest
 
 BROWSER_STORAGE_SCRIPT = """async () => JSON.stringify([
@@ -39,11 +39,7 @@ class PageUser:
     def start_answer(self, provider: CannedUpstream) -> None:
         """Enter the key, send the message, and wait for the start of the answer."""
         provider.words[self.question] = [{"content": text} for text in self.words]
-        self.chat.choose("Groq")
-        self.chat.page.get_by_role("button", name="Your own key").click()
-        self.chat.page.locator("#sg-key input").fill(self.key)
-        self.chat.page.get_by_role("button", name="Use this key").click()
-        expect(self.chat.page.locator("#sg-badge")).to_contain_text("Your own key is used")
+        self.chat.save_key("Groq", self.key)
         self.chat.ask(self.question)
         self.chat.wait_for_text()
 
@@ -71,7 +67,7 @@ def test_concurrent_users_never_see_each_others_data(
             two.start_answer(canned_upstream)
             assert one.chat.answers == one.words[:1] and two.chat.answers == two.words[:1], "both are under way"
         for person in (one, two):
-            assert person.chat.wait_for_end().startswith("Complete")
+            assert person.chat.wait_for_end().startswith("Done")
             assert person.chat.answers == ["".join(person.words)]
             expect(person.chat.page.locator("#sg-spent")).to_contain_text("for 1 answer.")
         for person, other in ((one, two), (two, one)):
@@ -86,16 +82,18 @@ def test_concurrent_users_never_see_each_others_data(
         assert "".join(one.words) in sent and two.name not in sent, "a history of its own"
         expect(two.chat.page.locator("#sg-spent")).to_contain_text("for 1 answer.")
 
-        assert one.name not in one.chat.page.evaluate(BROWSER_STORAGE_SCRIPT)
         one.chat.page.reload()
         one.chat.open(service.address)
-        expect(one.chat.page.locator("#sg-spent")).to_contain_text("Nothing spent")
-        assert one.name not in one.page_content()
+        expect(one.chat.page.locator(ANSWERS)).to_have_count(2)
+        stored = one.chat.page.evaluate(BROWSER_STORAGE_SCRIPT)
+        assert one.words[0] in stored and one.key not in stored and two.name not in stored
+        assert one.chat.answers[0] == "".join(one.words), "the conversation is there"
+        assert two.name not in one.page_content()
+        expect(one.chat.page.locator("#sg-badge")).to_contain_text("is no longer here")
         requests_before = len(canned_upstream.requests)
-        one.chat.choose("Groq")
         one.chat.ask("Who am I?")
         one.chat.wait_for_end()
-        expect(one.chat.page.locator("#sg-chat")).to_contain_text("Forget it")
+        expect(one.chat.page.locator("#sg-chat")).to_contain_text("Remove")
         assert len(canned_upstream.requests) == requests_before, (
             "the service's own key is never used in place of a lost one"
         )

@@ -18,7 +18,7 @@ def test_chat_settings_and_history_are_sent_to_provider(chat: ChatPage, scripted
     chat.set_model("mine")
     chat.fill_setting("System prompt", "Be brief.")
     chat.fill_setting("Temperature", "0.5")
-    chat.fill_setting("Longest answer, in tokens", "77")
+    chat.fill_setting("Max tokens", "77")
     for count, question in enumerate(("One?", "Two?"), 1):
         chat.ask(question)
         expect(chat.titles).to_have_count(count)
@@ -45,7 +45,7 @@ def test_long_conversation_drops_oldest_messages_instead_of_being_rejected(
     for count in range(1, 6):
         chat.ask("And then?")
         expect(chat.titles).to_have_count(count, timeout=chat.patience_s * 1000)
-        assert chat.wait_for_end().startswith("Complete")
+        assert chat.wait_for_end().startswith("Done")
         if count == 4:
             assert count_sent_messages() > 3 * len(LONG_TEXT), "all of it, while it fits"
             expect(chat.stage).not_to_contain_text(LEFT_OUT_TEXT)
@@ -55,18 +55,14 @@ def test_long_conversation_drops_oldest_messages_instead_of_being_rejected(
 
 @pytest.mark.parametrize("chat", [(1024, 768), (820, 1180)], ids=["tablet", "tablet upright"], indirect=True)
 def test_open_settings_on_tablet_leave_all_metrics_on_screen(chat: ChatPage) -> None:
-    settings = chat.page.locator("#sg-settings")
-    if "open" not in (settings.get_attribute("class") or "").split():
-        settings.locator(".toggle-button").click()
+    chat.open_settings()
     expect(chat.box).to_be_in_viewport(ratio=1)
     expect(chat.meter.locator("dl")).to_be_in_viewport(ratio=1)
     assert chat.page.evaluate("document.documentElement.scrollHeight <= innerHeight")
 
 
 def test_settings_after_resize_behind_another_tab_cover_nothing(chat: ChatPage) -> None:
-    settings = chat.page.locator("#sg-settings")
-    if "open" not in (settings.get_attribute("class") or "").split():
-        settings.locator(".toggle-button").click()
+    chat.open_settings()
     chat.open_tab("Results")
     chat.page.set_viewport_size({"width": 1200, "height": 1000})
     chat.page.set_viewport_size({"width": 1280, "height": 860})
@@ -87,7 +83,7 @@ def test_model_box_lists_models_of_reached_service_and_takes_chosen_or_written_n
 ) -> None:
     box, badge = chat.page.locator("#sg-model input"), chat.page.locator("#sg-badge")
     chat.choose("LM Studio")
-    expect(badge).to_contain_text("Ready · lmstudio")
+    expect(badge).to_contain_text("Ready")
     box.click()
     expect(chat.page.get_by_role("option")).to_contain_text(list(MODELS))
     chat.page.get_by_role("option", name=MODELS[1], exact=True).click()
@@ -99,9 +95,9 @@ def test_model_box_lists_models_of_reached_service_and_takes_chosen_or_written_n
         chat.wait_for_end()
         assert canned_upstream.requests[-1].model == sent
     chat.choose("Together")
-    expect(box).to_have_value("my-own")
+    expect(box).to_have_value("")
     chat.choose("LM Studio")
-    expect(badge).to_contain_text("Ready · lmstudio")
+    expect(badge).to_contain_text("Ready")
     box.click()
     chat.page.get_by_role("option", name=MODELS[0], exact=True).click()
     expect(box).to_have_value(MODELS[0])

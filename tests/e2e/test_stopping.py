@@ -16,7 +16,7 @@ from tests.e2e.scripted_upstream import ScriptedUpstream
 from tests.e2e.service import ServiceUnderTest
 
 
-def wait_until(page: Page, true: Callable[[], bool], patience_s: float = 10.0) -> None:
+def wait_until(page: Page, true: Callable[[], bool], patience_s: float = 60.0) -> None:
     """Poll a condition in another process while the page keeps running."""
     give_up_s = time.monotonic() + patience_s
     while not true():
@@ -26,9 +26,10 @@ def wait_until(page: Page, true: Callable[[], bool], patience_s: float = 10.0) -
 
 def ask_and_wait(chat: ChatPage, upstream: SimulatedUpstream, model: str) -> None:
     """Send a message, and wait until the provider has received the request."""
+    before = len(upstream.events_for_model(model))
     chat.set_model(model)
     chat.ask("Hello?")
-    wait_until(chat.page, lambda: bool(upstream.events_for_model(model)))
+    wait_until(chat.page, lambda: len(upstream.events_for_model(model)) > before)
 
 
 def stop_and_wait(chat: ChatPage, left_s: Callable[[], list[float]]) -> None:
@@ -70,13 +71,15 @@ def test_stop_in_every_state_disconnects_from_provider(
 
 
 def test_stop_mid_answer_twenty_times_disconnects_every_time(chat: ChatPage, upstream: SimulatedUpstream) -> None:
+    model = "fault-stall"  # half an answer and no end: a slow machine would be late for the end of a whole one
     chat.choose("vLLM")
-    before = len(upstream.disconnect_times_s("my-model"))
+    chat.set_model(model)
+    before = len(upstream.disconnect_times_s(model))
     for count in range(1, 21):
         chat.ask("Go on.")
         expect(chat.page.locator(ANSWERS)).to_have_count(count)
-        stop_and_wait(chat, partial(upstream.disconnect_times_s, "my-model"))
-    assert len(upstream.disconnect_times_s("my-model")) - before == 20
+        stop_and_wait(chat, partial(upstream.disconnect_times_s, model))
+    assert len(upstream.disconnect_times_s(model)) - before == 20
     expect(chat.page.locator("#sg-continue")).to_be_visible()
 
 
@@ -90,16 +93,15 @@ def test_escape_right_after_question_stops_answer(chat: ChatPage) -> None:
         assert chat.wait_for_end().startswith("Stopped")
 
 
-def test_closed_page_ends_its_answer_at_provider(
+def test_closed_page_ends_its_answer_at_provider_after_grace_time(
     chat: ChatPage, context: BrowserContext, service: ServiceUnderTest, upstream: SimulatedUpstream
 ) -> None:
     other = ChatPage(context.new_page()).open(service.address)
     other.choose("vLLM")
-    ask_and_wait(other, upstream, "bursty")
-    other.wait_for_text()
-    assert not upstream.disconnect_times_s("bursty")
+    before = len(upstream.disconnect_times_s("fault-no-response"))
+    ask_and_wait(other, upstream, "fault-no-response")
     other.page.close()
-    wait_until(chat.page, lambda: bool(upstream.disconnect_times_s("bursty")))
+    wait_until(chat.page, lambda: len(upstream.disconnect_times_s("fault-no-response")) > before)
 
 
 def test_clear_mid_answer_ends_it_and_empties_page(chat: ChatPage, upstream: SimulatedUpstream) -> None:
@@ -108,12 +110,12 @@ def test_clear_mid_answer_ends_it_and_empties_page(chat: ChatPage, upstream: Sim
     chat.wait_for_text()
     chat.clear()
     wait_until(chat.page, lambda: bool(upstream.disconnect_times_s("stalling")))
-    expect(chat.stage).to_contain_text("Ready for a question")
-    expect(chat.stop).to_be_hidden()
+    expect(chat.stage).to_contain_text("Ready")
+    expect(chat.stop).to_have_count(0)
     expect(chat.page.get_by_test_id("user")).to_have_count(0)
     chat.set_model("")
     chat.choose("Simulated: steady")
     chat.ask("Hello again?")
     chat.wait_for_text()
-    assert chat.wait_for_end().startswith("Simulated · Complete")
+    assert chat.wait_for_end() == "Done"
     assert chat.page.get_by_test_id("user").all_inner_texts() == ["Hello again?"]

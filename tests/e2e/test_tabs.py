@@ -2,50 +2,56 @@
 
 import json
 import re
+import shutil
+from pathlib import Path
 
 from playwright.sync_api import expect
 
 from streaming.retry import State
-from tests.e2e.chat_page import ChatPage
+from tests.e2e.chat_page import ChatPage, choose_sample_run
 from tests.e2e.service import ServiceUnderTest
+from tests.unit.ui.results.result_fixtures import TABLES, copy_sample
 from ui import strings
 from ui.pipeline.buffering_diagram import diagram_strategies
+from ui.pipeline.scenario_labels import SCENARIO_LABELS
 
 KEY = "sk-visitors-own-0123456789abcdef"
 
 
 def test_comparison_of_two_answers_shows_table_charts_and_vote(chat: ChatPage) -> None:
     tab = chat.open_tab("Compare")
-    tab.get_by_label("1. Who answers").click()
-    chat.page.get_by_role("option", name="Simulated: slow-start", exact=True).click()
+    tab.get_by_label("1. Provider").click()
+    chat.page.get_by_role("option", name="Simulated: steady", exact=True).click()
     tab.get_by_label("Blind").check()
-    tab.get_by_role("button", name="Ask all").click()
+    tab.get_by_role("button", name="Send").click()
     expect(tab.locator("#sg-compare-stop-all")).to_be_visible()
     ballot = tab.locator("#sg-ballot")
     expect(ballot).to_be_visible(timeout=chat.patience_s * 1000)
-    heads = tab.locator(".sg-head h3")
+    heads = tab.locator(".sg-head h2")
     expect(heads).to_have_text(["Answer A", "Answer B"])
     assert "sim:" not in tab.locator("#sg-columns").inner_text()
     ballot.get_by_role("button", name="B", exact=True).click()
     expect(heads.first).to_contain_text("sim:")
     assert sorted(text.split(" · ")[1] for text in heads.all_inner_texts()) == ["sim:slow-start", "sim:steady"]
-    rows = tab.locator("#sg-compare-results tbody tr")
+    rows = tab.locator("#sg-compare-results .sg-table").first.locator("tbody tr")
     expect(rows).to_have_count(2)
     faster = rows.filter(has_text="sim:steady").get_by_role("cell").nth(1)
     assert re.fullmatch(r"0\.\d+ s better", " ".join(faster.inner_text().split()))
-    expect(tab.locator(".js-plotly-plot")).to_have_count(4, timeout=chat.patience_s * 1000)
+    # Nothing was paid, so that no chart of the cost is drawn.
+    expect(tab.locator(".js-plotly-plot")).to_have_count(3, timeout=chat.patience_s * 1000)
     expect(tab.locator("#sg-votes tbody tr")).to_have_count(1)
+    assert "cannot tell (Δ" in tab.locator(".sg-verdicts").inner_text()
 
 
 def test_column_stop_button_stops_only_its_column(chat: ChatPage) -> None:
     tab = chat.open_tab("Compare")
-    tab.get_by_label("1. Who answers").click()
+    tab.get_by_label("1. Provider").click()
     chat.page.get_by_role("option", name="Simulated: slow-start", exact=True).click()
-    tab.get_by_role("button", name="Ask all").click()
+    tab.get_by_role("button", name="Send").click()
     first = tab.locator("#sg-column-0")
     first.get_by_role("button", name="Stop", exact=True).click()
     expect(first.locator(".sg-stage")).to_contain_text("Stopped")
-    expect(tab.locator("#sg-column-1 .sg-stage")).to_contain_text("Complete", timeout=chat.patience_s * 1000)
+    expect(tab.locator("#sg-column-1 .sg-stage")).to_contain_text("Done", timeout=chat.patience_s * 1000)
 
 
 def test_pipeline_tab_shows_panes_state_diagram_and_buffering_diagrams(chat: ChatPage) -> None:
@@ -71,13 +77,17 @@ def test_pipeline_fault_scenario_shows_retrying_state(chat: ChatPage) -> None:
           new MutationObserver(keep).observe(document.body, { childList: true, subtree: true, attributes: true });
         }"""
     )
-    cases: tuple[tuple[str, list[State]], ...] = (
-        ("500-once", ["retrying", "succeeded"]),
-        ("html-200", ["fallback", "failed"]),
+    cases: tuple[tuple[str, str, list[State]], ...] = (
+        ("Refused", "fault-500-once", ["retrying", "succeeded"]),
+        ("Broken", "fault-html-200", ["fallback", "failed"]),
     )
-    for fault, states in cases:
-        tab.locator("#sg-scenario input").fill(f"fault: {fault} ")
-        chat.page.get_by_role("option", name=re.compile(f"^Simulated fault: {fault} ")).click()
+    for kind, scenario, states in cases:
+        picker = tab.locator("#sg-scenario input")
+        before = picker.input_value()
+        tab.get_by_label(kind, exact=True).check()
+        expect(picker).not_to_have_value(before)
+        picker.click()
+        chat.page.get_by_role("option", name=SCENARIO_LABELS[scenario], exact=True).click()
         tab.get_by_role("button", name="Run").click()
         machine = tab.locator("svg.sg-machine")
         expect(machine).to_have_attribute("data-state", states[-1], timeout=chat.patience_s * 1000)
@@ -87,34 +97,50 @@ def test_pipeline_fault_scenario_shows_retrying_state(chat: ChatPage) -> None:
     assert "retrying" in chat.page.evaluate("window.states")
 
 
-def test_results_tab_sample_run_shows_charts_and_provenance(chat: ChatPage) -> None:
+def test_results_tab_shows_newest_run_and_its_downloads(chat: ChatPage, runs_folder: Path) -> None:
     tab = chat.open_tab("Results")
-    tab.locator("#sg-run-picker input").click()
-    chat.page.get_by_role("option", name="sample run", exact=True).click()
-    expect(tab.get_by_role("heading", name="Provenance")).to_be_visible(timeout=chat.patience_s * 1000)
+    choose_sample_run(chat.page)
     expect(tab.locator(".js-plotly-plot").nth(3)).to_be_visible()
-    expect(tab.locator("#sg-report")).to_contain_text("130 of 144 trials completed")
+    tab.get_by_role("button", name=strings.FULL_REPORT).click()
+    expect(tab.get_by_role("heading", name="Provenance")).to_be_visible()
+    for label, ending in (("CSV", "-trials.csv"), ("Report", "-report.html")):
+        with chat.page.expect_download() as download_info:
+            tab.get_by_role("link", name=label).click()
+        assert download_info.value.suggested_filename == f"sample-run{ending}"
+        assert download_info.value.path().stat().st_size > 1000
+
+    copy_sample(runs_folder, "made-since", drop=TABLES, trials_finished=54)
+    chat.open_tab("Chat")
+    chat.open_tab("Results")
+    expect(tab.locator("#sg-run-headline")).to_contain_text("54 trials were run; their rows are missing")
+    expect(tab.locator("#sg-run-picker input")).to_have_value(re.compile("54 trials · made-since$"))
+    tab.locator("#sg-run-other input").click()
+    chat.page.get_by_role("option", name="Sample run").click()
+    expect(tab.get_by_role("heading", name=strings.COMPARISON_TITLE)).to_be_visible()
+    shutil.rmtree(runs_folder / "made-since")
+    assert str(runs_folder) not in chat.page.content()
 
 
 def test_conversation_can_be_exported_continued_and_retried(chat: ChatPage) -> None:
     chat.choose("Simulated: cut")
     chat.ask("Is a<b>c</b> a tag?")
-    assert chat.wait_for_end().startswith("Simulated · Cut off")
+    assert chat.wait_for_end().startswith("Interrupted")
     question = chat.page.get_by_test_id("user")
     assert question.inner_text().strip() == "Is a<b>c</b> a tag?"
     with chat.page.expect_download() as download_info:
+        chat.open_settings()
         chat.page.get_by_role("button", name="Save as JSON").click()
-    messages = json.loads(download_info.value.path().read_text())["messages"]
+    messages = json.loads(download_info.value.path().read_text())["conversations"][0]["messages"]
     assert messages[0] == {"role": "user", "content": "Is a<b>c</b> a tag?"}
-    assert messages[1]["content"] == chat.answers[0]
-    assert messages[2]["receipt"]["outcome"] == "truncated" and messages[2]["receipt"]["simulated"] is True
+    assert messages[2]["content"] == chat.answers[0]
+    assert messages[3]["receipt"]["outcome"] == "truncated" and messages[3]["receipt"]["simulated"] is True
     chat.page.locator("#sg-continue").click()
     expect(question).to_have_count(2)
     expect(chat.titles).to_have_count(2, timeout=chat.patience_s * 1000)
     chat.wait_for_end()
     chat.choose("Simulated: steady")
     chat.page.locator("#sg-retry").click()
-    expect(chat.stage).to_contain_text("Simulated · Complete", timeout=chat.patience_s * 1000)
+    expect(chat.stage).to_contain_text("Done", timeout=chat.patience_s * 1000)
     expect(question).to_have_count(2)
 
 
@@ -153,14 +179,9 @@ def test_copied_message_over_plain_http_equals_written_text(chat: ChatPage, serv
 
 
 def test_user_api_key_is_accepted_and_never_displayed(chat: ChatPage) -> None:
-    chat.choose("OpenAI · needs OPENAI_API_KEY")
-    chat.page.get_by_role("button", name="Your own key").click()
-    field = chat.page.locator("#sg-key input")
-    field.fill(KEY)
-    chat.page.get_by_role("button", name="Use this key").click()
-    expect(chat.page.locator("#sg-badge")).to_contain_text("Your own key is used")
-    expect(field).to_have_value("")
+    chat.save_key("OpenAI", KEY)
+    expect(chat.page.locator("#sg-key-value input")).to_have_value("")
     kept = chat.page.evaluate("JSON.stringify([{...localStorage}, {...sessionStorage}, document.cookie])")
     assert KEY not in kept and KEY not in chat.page.content()
-    chat.page.get_by_role("button", name="Forget it").click()
-    expect(chat.page.locator("#sg-badge")).to_contain_text("Needs OPENAI_API_KEY")
+    chat.page.get_by_role("button", name="Remove").click()
+    expect(chat.page.locator("#sg-badge")).to_contain_text("OpenAI needs an API key")

@@ -45,8 +45,8 @@ class RunningService:
         return [int(child) for child in children if b"spawn_main" in _read_command_line(child)]
 
     async def wait_port_closed(self) -> None:
-        """Wait until no process listens on the port. Raises TimeoutError after 10 s."""
-        async with asyncio.timeout(10):
+        """Wait until no process listens on the port. Raises TimeoutError after a minute."""
+        async with asyncio.timeout(60):
             while True:
                 try:
                     _, writer = await asyncio.open_connection("127.0.0.1", self.port)
@@ -58,7 +58,7 @@ class RunningService:
     def stop_and_wait(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Signal the process to stop, and return its exit code."""
         self.process.send_signal(number)
-        return self.process.wait(60)
+        return self.process.wait(120)
 
 
 def _read_command_line(pid: str) -> bytes:
@@ -97,6 +97,6 @@ def started_with_page(*arguments: str, **variables: str) -> Iterator[RunningServ
                 if process.poll() is None:
                     process.terminate()
                     try:
-                        process.wait(60)
+                        process.wait(120)
                     finally:
                         process.kill()

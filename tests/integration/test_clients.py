@@ -20,7 +20,7 @@ from clients.websocket import WebSocketClient
 from streaming.events import TextDelta
 from tests.asgi_server import wait_until
 from tests.integration.cutting_proxy import run_cutting_proxy
-from tests.redis_process import run_redis
+from tests.redis_process import PATIENT_S, run_redis
 from tests.service_process import run_service_process
 from tests.simulator_process import run_simulator_process
 
@@ -215,7 +215,8 @@ def test_resumable_answer_cut_anywhere_is_read_completely(kind: type[Client], ur
 def test_resumable_answer_cut_anywhere_is_read_completely_from_other_replica(kind: type[Client]) -> None:
     with ExitStack() as running:
         redis = running.enter_context(run_redis())
-        replicas = [running.enter_context(run_service_process(REDIS_URL=redis.url)) for _ in range(2)]
+        variables = {"REDIS_URL": redis.url, "REDIS_TIMEOUT_S": PATIENT_S}
+        replicas = [running.enter_context(run_service_process(**variables)) for _ in range(2)]
         check_cut_answers(kind, replicas, 0.05)
 
 

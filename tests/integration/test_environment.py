@@ -3,21 +3,28 @@
 import asyncio
 import http.client
 import json
-import struct
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
+from clients.events import Event
+from clients.sse import SSEClient
+from clients.websocket import WebSocketClient
 from evaluation.__main__ import main as evaluate
+from evaluation.prompts.prompt_file import Prompt
+from evaluation.runner.runner import run
+from evaluation.scenario import Scenario
+from evaluation.schema import Trial, read_trials
 from providers import ProviderRegistry
+from providers.__main__ import main as list_services
 from settings import Settings
 from streaming.events import TextDelta
 from streaming.messages import ChatRequest, Message
+from tests.asgi_server import serve_providers
 from tests.e2e.service import run_service
 from tests.simulator_process import run_simulator_process
+from tests.socks_proxy import socks_proxy
 
 CLOSED = "127.0.0.1:9"
 VARIABLES = {
@@ -25,6 +32,7 @@ VARIABLES = {
     "HTTPS_PROXY": CLOSED,
     "HTTP_PROXY": "ftp://proxy.example",
     "SSL_CERT_FILE": "/nonexistent/ca.pem",
+    "SSL_CERT_DIR": "/nonexistent/certs",
     "NO_PROXY": "localhost,127.0.0.1,[::1],fd00::/8",
 }
 
@@ -45,12 +53,29 @@ def test_page_starts_and_answers_whatever_the_environment_has(variable: str, tmp
     with run_service(tmp_path / "log", {variable: VARIABLES[variable], "BUDGETS": "off", **own}) as page:
         status, answer = ask(page.address, "sim:steady")
         assert status == 200, answer
-        if variable == "SSL_CERT_FILE":
+        if variable.startswith("SSL_"):
             status, answer = ask(page.address, "openai:m")
-            assert 400 <= status < 600 and "SSL_CERT_FILE: " in json.dumps(answer["error"])
+            assert 400 <= status < 600 and f"{variable}: " in json.dumps(answer["error"])
 
 
-@pytest.mark.parametrize(("variable", "base_url"), [("SSL_CERT_FILE", "https"), ("HTTP_PROXY", "http")])
+def test_list_of_services_says_what_is_wrong_with_a_set_variable(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", "htp://x")
+    monkeypatch.setenv("GROQ_API_KEY", '"gsk-0123456789"')
+    for name in ("XAI_API_KEY", "OLLAMA_HOST", "VLLM_BASE_URL", "LLAMA_SERVER_BASE_URL", "LMSTUDIO_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    assert list_services(["--json"]) == 0
+    written = capsys.readouterr().out
+    notes = {entry["service"]: entry["notes"] for entry in json.loads(written)["services"]}
+    assert notes["openai"][0].startswith("OPENAI_BASE_URL: 'htp://x' is not a base URL (write it like ")
+    assert notes["groq"][0] == "GROQ_API_KEY: is written in quotes (set it without them)"
+    assert notes["xai"][0] == "set XAI_API_KEY" and "0123456789" not in written
+
+
+@pytest.mark.parametrize(
+    ("variable", "base_url"), [("SSL_CERT_FILE", "https"), ("SSL_CERT_DIR", "https"), ("HTTP_PROXY", "http")]
+)
 def test_evaluation_that_needs_an_unusable_variable_names_it(
     variable: str, base_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -63,35 +88,24 @@ def test_evaluation_that_needs_an_unusable_variable_names_it(
     assert f"{variable}: " in said and "Traceback" not in said
 
 
-@asynccontextmanager
-async def socks_proxy(port: int) -> AsyncIterator[tuple[str, list[str]]]:
-    """Serve SOCKS5 without a password; every connection leads to `port`. Yield the URL, and the hosts asked for."""
-    hosts: list[str] = []
-    serving: list[asyncio.Task[None] | None] = []
+def test_run_is_measured_through_a_socks_proxy(tmp_path: Path) -> None:
+    async def main(port: int) -> tuple[list[Trial], list[str]]:
+        async with socks_proxy(port) as (url, hosts):
+            address = f"http://upstream.invalid:{port}/v1"
+            settings = Settings({"ALL_PROXY": url, "OPENAI_API_KEY": "none", "OPENAI_BASE_URL": address})
+            providers = ProviderRegistry(settings)
+            scenario = Scenario(("openai:m",), ("direct",), (Prompt("a", "A"), Prompt("b", "B")), warm_up=0)
+            try:
+                await run(scenario, providers, tmp_path)
+            finally:
+                await providers.aclose()
+            return list(read_trials(tmp_path)), hosts
 
-    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(65_536):
-            writer.write(data)
-            await writer.drain()
-        writer.close()
-        await writer.wait_closed()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        serving.append(asyncio.current_task())
-        _, methods = await reader.readexactly(2)
-        await reader.readexactly(methods)
-        writer.write(b"\x05\x00")
-        *_, kind, length = await reader.readexactly(5)
-        assert kind == 3, "the proxy looks up the name"
-        hosts.append((await reader.readexactly(length)).decode())
-        await reader.readexactly(2)
-        upstream, back = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(b"\x05\x00\x00\x01" + bytes(4) + struct.pack(">H", port))
-        await asyncio.gather(copy(reader, back), copy(upstream, writer), return_exceptions=True)
-
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        yield f"socks5://127.0.0.1:{server.sockets[0].getsockname()[1]}", hosts
-        await asyncio.gather(*(task for task in serving if task is not None))
+    with run_simulator_process("--ttft-ms", "1", "--gap-ms", "1", "--tokens", "4") as url:
+        trials, hosts = asyncio.run(main(urlsplit(url).port or 0))
+    assert [trial.outcome for trial in trials] == ["completed"] * 2
+    assert {trial.stamp_source for trial in trials} <= {"kernel", "callback"}, "over sockets, not in the process"
+    assert hosts == ["upstream.invalid"] * 2
 
 
 def test_provider_is_asked_through_a_socks_proxy() -> None:
@@ -111,3 +125,21 @@ def test_provider_is_asked_through_a_socks_proxy() -> None:
     with run_simulator_process("--ttft-ms", "1", "--gap-ms", "1", "--tokens", "4") as url:
         text, hosts = asyncio.run(main(urlsplit(url).port or 0))
     assert text and hosts == ["upstream.invalid"]
+
+
+@pytest.mark.parametrize("kind", [SSEClient, WebSocketClient])
+def test_client_reads_answer_through_a_socks_proxy(
+    kind: type[SSEClient | WebSocketClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> tuple[list[Event], list[str]]:
+        async with serve_providers(ProviderRegistry(Settings())) as port, socks_proxy(port) as (url, hosts):
+            monkeypatch.setenv("ALL_PROXY", url)
+            async with (
+                kind("http://service.invalid") as client,
+                client.stream(message="Hello", provider="sim:steady", max_tokens=3) as answer,
+            ):
+                return [event async for event in answer], hosts
+
+    events, hosts = asyncio.run(main())
+    assert "".join(event.text for event in events if isinstance(event, TextDelta)).startswith("[simulated]")
+    assert hosts == ["service.invalid"]

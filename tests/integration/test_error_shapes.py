@@ -90,6 +90,7 @@ class Failure:
     path: str | None = None
     times: int = 1
     is_defective: bool = False
+    lingering_timeout_s: float = 30.0
     error: Exception | None = None
 
 
@@ -103,7 +104,9 @@ FAILURES = {
         413, ASKING, "too_large", raw_body=b"", headers={"transfer-encoding": "chunked"}
     ),
     "deep body": Failure(400, ASKING, "invalid", raw_body=b"[" * 1000 + b"]" * 1000),
-    "slow body": Failure(400, ASKING, "invalid", raw_body=b"{", headers={"content-length": "900"}),
+    "slow body": Failure(
+        400, ASKING, "invalid", raw_body=b"{", headers={"content-length": "900"}, lingering_timeout_s=0.2
+    ),
     "no JSON": Failure(400, ASKING, "invalid", raw_body=b"{no"),
     "no UTF-8": Failure(400, ASKING, "invalid", raw_body=b'{"message":"\xff"}'),
     "bad field": Failure(400, ASKING, "invalid", changes={"temperature": "hot"}),
@@ -152,7 +155,7 @@ def serve_failure(failure: Failure) -> AbstractAsyncContextManager[int]:
         kind(ScriptedAdapter(script)),
         failure.variables,
         hosts=AllowedHosts.from_listener("127.0.0.1", frozenset(), is_proxied=False),
-        limits=ConnectionLimits(body_bytes=2_000_000),
+        limits=ConnectionLimits(body_bytes=2_000_000, lingering_timeout_s=failure.lingering_timeout_s),
         service_limits=ServiceLimits(body_timeout_s=0.3),
     )
 

@@ -10,7 +10,6 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 import evaluation
@@ -19,7 +18,7 @@ from evaluation.__main__ import main
 from evaluation.analysis import statistics
 
 ROOT = Path(__file__).parents[2]
-WAIT_TIMEOUT_S = 60.0
+WAIT_TIMEOUT_S = 200.0
 
 
 async def run_evaluation(*arguments: str) -> tuple[int, str, str]:
@@ -99,15 +98,20 @@ def test_run_records_every_cell_once(finished_run: tuple[Path, str, str]) -> Non
 
 
 def test_steady_provider_metrics_match_its_schedule(finished_run: tuple[Path, str, str]) -> None:
+    """The provider is never earlier than its schedule; how much later it is depends on the machine."""
     run = evaluation.load(finished_run[0])
     steady = run.trials[run.trials["model"] == "steady"]
-    assert steady["ttft_s"].median() == pytest.approx(0.2, abs=0.03)
-    gaps = statistics.chunk_gaps(run.events[run.events["trial_id"].isin(steady["trial_id"])])["gap_s"]
-    assert np.median(gaps) == pytest.approx(0.02, abs=0.005) and (steady["chunks"] == 64).all()
-    assert (steady["token_source"] == "reported").all() and steady["output_tps"].median() == pytest.approx(50, rel=0.1)
+    early_s = 0.001
+    assert (steady["ttft_s"] >= 0.2 - early_s).all() and (steady["e2e_s"] >= 0.2 + 63 * 0.02 - early_s).all()
+    gaps = statistics.chunk_gaps(run.events[run.events["trial_id"].isin(steady["trial_id"])], steady)["gap_s"]
+    assert len(gaps) == 63 * len(steady) and (steady["chunks"] == 64).all()
+    tokens_per_s = 63 / (steady["e2e_s"] - steady["ttft_s"])
+    assert (steady["token_source"] == "reported").all() and (tokens_per_s <= 50.1).all()
+    assert (steady["output_tps"] / tokens_per_s).between(0.9, 1.1).all()
     batched = steady[steady["strategy"] == "batch:100ms"]
-    assert batched["updates_per_s"].median() < 13 and 0.05 < batched["delay_max_s"].median() < 0.2
-    assert steady[steady["strategy"] == "direct"]["delay_mean_s"].median() < 0.02
+    direct = steady[steady["strategy"] == "direct"]
+    assert batched["updates_per_s"].max() < direct["updates_per_s"].min() and (batched["delay_max_s"] > 0.05).all()
+    assert direct["delay_mean_s"].median() < batched["delay_mean_s"].median()
 
 
 def test_truncated_answer_has_no_completion_metrics(finished_run: tuple[Path, str, str]) -> None:

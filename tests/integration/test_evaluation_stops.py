@@ -12,21 +12,30 @@ ROOT = Path(__file__).parents[2]
 WORDS = "run --providers sim:steady --prompt-count 3 --concurrency 3 --no-warm-up --no-plots"
 
 
-def start_run(folder: Path) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-X", "importtime", "-m", "evaluation", *WORDS.split(), "--out", str(folder)]
+def start_run(folder: Path, package: str = "evaluation") -> "subprocess.Popen[str]":
+    words = WORDS if package == "evaluation" else "run --users 1"
+    command = [sys.executable, "-X", "importtime", "-m", package, *words.split(), "--out", str(folder)]
     return subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=1)
 
 
-@pytest.mark.parametrize("module", ["evaluation.cli", "evaluation.cli.commands"])
-def test_interrupt_while_starting_ends_in_one_line(tmp_path: Path, module: str) -> None:
+@pytest.mark.parametrize(
+    ("package", "module"),
+    [
+        ("evaluation", "evaluation.cli"),
+        ("evaluation", "evaluation.cli.commands"),
+        ("evaluation.load_test", "subprocess"),
+        ("evaluation.load_test", "evaluation.load_test.commands"),
+    ],
+)
+def test_interrupt_while_starting_ends_in_one_line(tmp_path: Path, package: str, module: str) -> None:
     """Interrupt when the interpreter has imported a module: the first is early, the other the last before the run."""
-    with start_run(tmp_path / "run") as process:
+    with start_run(tmp_path / "run", package) as process:
         assert process.stderr is not None
         for line in process.stderr:
             if line.startswith("import time:") and line.rpartition("|")[2].strip() == module:
                 break
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=120)
+        _, errors = process.communicate(timeout=300)
     output = [line for line in errors.splitlines() if not line.startswith("import time:")]
     assert process.returncode == 130 and len(output) <= 3, output
     assert "Traceback" not in errors and output[-1].startswith("stopped")
@@ -39,7 +48,7 @@ def test_full_disk_ends_in_one_line(tmp_path: Path, most_bytes: int) -> None:
 
     command = [sys.executable, "-m", "evaluation", *WORDS.split(), "--out", str(tmp_path / "run")]
     ended = subprocess.run(
-        command, cwd=ROOT, text=True, capture_output=True, preexec_fn=limit_files, timeout=120, check=False
+        command, cwd=ROOT, text=True, capture_output=True, preexec_fn=limit_files, timeout=300, check=False
     )
     assert ended.returncode == 2 and "Traceback" not in ended.stderr
     assert ended.stderr.splitlines()[-1].startswith(f"error: {tmp_path / 'run'}: cannot be written")

@@ -26,7 +26,7 @@ from tests.service_process import run_service_process
 from tests.simulator_process import run_simulator_process
 
 ROOT = Path(__file__).parents[2]
-WAIT_TIMEOUT_S = 60.0
+WAIT_TIMEOUT_S = 200.0
 TOKENS = 16
 WIRES = ("sse", "websocket", "openai")
 TOLERANCE_S = 0.0005
@@ -116,9 +116,25 @@ def test_service_transport_reports_outcome_and_usage(transport_run: TransportRun
         assert (trial.output_tokens, trial.token_source) == (TOKENS, "reported")
         (here, _) = transport_run.trials(transport="in-process", model="m", prompt_id="usual")
         assert trial.cost_usd == here.cost_usd is not None and trial.price_source == here.price_source == "user"
+        assert trial.peer_address == "127.0.0.1"
         assert trial.stamp_source == ("callback" if wire == "websocket" else "kernel")
         assert trial.connect_s is not None and trial.connect_s > 0 and trial.loop_lag_max_s is not None
-        assert trial.delay_mean_s is None and trial.delivered_e2e_s == trial.e2e_s
+        assert trial.delay_mean_s is not None and trial.delivered_e2e_s == trial.e2e_s
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_recording_service_says_when_text_arrived_from_the_provider(transport_run: TransportRun, wire: str) -> None:
+    """Arrival lies between sending upstream and the delivery to the client; the other metrics are the client's."""
+    for trial in transport_run.trials(transport=wire, model="m", prompt_id="usual"):
+        assert trial.sent_monotonic_s is not None and trial.delay_mean_s is not None and trial.delay_mean_s >= 0
+        rows = [row for row in schema.read_events(transport_run.folder) if row.trial_id == trial.trial_id]
+        source = [row.source_s for row in rows if row.kind == "source_text" for _ in range(row.chars or 0)]
+        delivered = [row.delivered_s for row in rows if row.kind == "delivered_text" for _ in range(row.chars or 0)]
+        assert len(source) == len(delivered) > TOKENS
+        assert all(a is not None and b is not None and a <= b for a, b in zip(source, delivered, strict=True))
+        first_s = min(transport_run.sent_s[trial.trial_id].values()) - trial.sent_monotonic_s
+        assert source[0] is not None and source[0] >= first_s - TOLERANCE_S
+        assert trial.ttft_s == delivered[0], "what the client saw"
 
 
 @pytest.mark.parametrize("wire", WIRES)
@@ -144,12 +160,14 @@ def test_guard_rejection_gives_failed_trial_with_status(transport_run: Transport
     }
 
 
-def test_report_pairs_transports_and_traces_exist_only_in_process(transport_run: TransportRun) -> None:
+def test_report_pairs_transports_and_every_recorded_answer_has_a_trace(transport_run: TransportRun) -> None:
     text = (transport_run.folder / "report.md").read_text(encoding="utf-8")
     for wire in WIRES:
         assert re.search(rf"\n\| {wire} \| openai:m \| [12] \|", text)
     traces = {path.stem for path in (transport_run.folder / "traces").iterdir()}
-    assert traces == {trial.trial_id for trial in transport_run.trials(transport="in-process")}
+    refused = {trial.trial_id for trial in transport_run.trials(prompt_id="long") if trial.transport != "in-process"}
+    assert traces == {trial.trial_id for trial in transport_run.trials()} - refused
+    assert "arrival from the provider over openai, sse, websocket: as the pipeline of the service saw it" in text
 
 
 def test_service_url_run_sends_api_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,5 +271,9 @@ def test_resumed_run_over_transports_repeats_no_trial(tmp_path: Path) -> None:
     facts = manifest.read(tmp_path / "run")
     manifest.write(tmp_path / "run", facts | {"complete": False})
     assert main([*arguments, "--resume"]) == 0
-    cells = Counter((t.transport, t.repeat) for t in schema.read_trials(tmp_path / "run"))
+    trials = schema.read_trials(tmp_path / "run")
+    cells = Counter((t.transport, t.repeat) for t in trials)
     assert len(cells) == 6 and set(cells.values()) == {1}
+    assert {t.transport for t in trials if t.delay_mean_s is not None} == {"in-process"}, "nothing was recorded"
+    text = (tmp_path / "run" / "report.md").read_text(encoding="utf-8")
+    assert "arrival from the provider over openai, sse: not known" in text

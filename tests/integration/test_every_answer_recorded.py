@@ -111,7 +111,7 @@ async def serve_page(variables: Mapping[str, str] = UNLIMITED_VARIABLES) -> Asyn
 
     async with (
         serve_providers(ProviderRegistry(settings), variables, add_routes=mount_page) as port,
-        httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as client,
+        httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=120) as client,
     ):
         yield client
 

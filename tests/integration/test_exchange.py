@@ -2,10 +2,14 @@
 
 import asyncio
 import os
+import re
 import ssl
+import time
+from bisect import bisect_left
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager, suppress
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,6 +22,7 @@ from streaming.http.connection import Origin, Proxy
 from streaming.http.response_parser import ResponseParser
 from streaming.http.timed_exchange import ExchangeTimeouts, TimedExchange
 from streaming.http.timestamped_sockets import TimestampingSelector
+from tests.arrival_times import assert_arrived_after_sends, assert_arrived_between_sends
 from tests.integration.raw_server import WAIT_TIMEOUT_S, RawConnection, RawServer, Script, run_raw_server
 from tests.simulator_process import PATHS, encode_request, question_body, run_simulator_process
 
@@ -183,15 +188,17 @@ def test_exchange_sends_large_request_completely() -> None:
     assert join_body(run_against(echo_length, test)) == b"20000000"
 
 
-def block_for(seconds: float) -> None:
-    until_s = monotonic() + seconds
-    while monotonic() < until_s:
-        pass
+def block_until_answered(log: str) -> None:
+    """Block this thread, and the event loop with it, until the simulator has sent its whole answer."""
+    while not any(line["event"] == "closed" for line in read_log(log)):
+        time.sleep(0.001)
 
 
 @pytest.mark.parametrize(("kernel", "source"), [(True, "kernel"), (False, "callback")])
-def test_blocked_loop_keeps_kernel_timestamps_and_counts_merged_reads(kernel: bool, source: str) -> None:
-    """The event loop is blocked while the simulator sends three tokens, 20 ms apart: merged reads are marked."""
+def test_blocked_loop_keeps_kernel_timestamps_and_counts_merged_reads(
+    kernel: bool, source: str, tmp_path: Path
+) -> None:
+    """The event loop is blocked while the simulator sends most of its tokens, 20 ms apart: merged reads are marked."""
 
     async def main(url: str) -> TimedExchange:
         host, port = url.rpartition("/")[2].split(":")
@@ -199,15 +206,15 @@ def test_blocked_loop_keeps_kernel_timestamps_and_counts_merged_reads(kernel: bo
         async with open_selector(kernel_timestamps=kernel) as sockets:
             async with TimedExchange(sockets, Origin(host, int(port)), request, LIMITS) as exchange:
                 async with aclosing(exchange.aiter_chunks()) as reads:
-                    for _ in range(5):
-                        await anext(reads)
-                block_for(0.07)
+                    await anext(reads)
+                block_until_answered(log)
                 blocked_until_s.append(monotonic())
                 await exchange.wait_closed()
             return exchange
 
     blocked_until_s: list[float] = []
-    with run_simulator_process("--tokens", "10", "--ttft-ms", "50", "--gap-ms", "20") as url:
+    log = str(tmp_path / "log.jsonl")
+    with run_simulator_process("--tokens", "30", "--ttft-ms", "50", "--gap-ms", "20", "--log", log) as url:
         exchange = asyncio.run(main(url))
     assert (exchange.ending, exchange.timestamp_source) == ("complete", source)
     merged = [read for read in exchange.reads if read.merged]
@@ -217,6 +224,13 @@ def test_blocked_loop_keeps_kernel_timestamps_and_counts_merged_reads(kernel: bo
     assert exchange.unread_max_s > 0.03
     # The kernel saw the last of them while the loop stood still; the callback only afterwards.
     assert (most.at_s < blocked_until_s[0]) is kernel
+
+
+def token_times_s(exchange: TimedExchange) -> list[float]:
+    """Return the timestamp of each token of an answer: that of the read with its last byte."""
+    ends = [match.end() for match in re.finditer(rb'"content": ?"[^"]+"', join_body(exchange))]
+    sizes = list(accumulate(len(read.data) for read in exchange.reads))
+    return [exchange.reads[bisect_left(sizes, end)].at_s for end in ends]
 
 
 def run_burst(url: str, streams: int, context: ssl.SSLContext | None) -> list[TimedExchange]:
@@ -245,28 +259,25 @@ def test_timestamps_of_64_streams_agree_with_simulator_log(tls: bool, tmp_path: 
     with run_simulator_process("--tokens", "20", "--gap-ms", "20", "--log", log, *options) as url:
         exchanges = run_burst(url, 64, context)
     sent = [line for line in read_log(log) if "seq" in line]
-    errors_s = []
     for number, exchange in enumerate(exchanges):
         assert (exchange.ending, exchange.timestamp_source) == ("complete", "kernel")
-        stamps_s = {read.at_s for read in exchange.reads}
         true_s = [float(str(line["at_s"])) for line in sent if line["request_id"] == f"n{number}"]
         assert len(true_s) == 20
-        errors_s += [min(abs(stamp_s - at_s) for stamp_s in stamps_s) for at_s in true_s]
-    # Where the machine is busy some reads merge; the stamps of the others are right however late they were read.
-    assert sorted(errors_s)[len(errors_s) // 2] < 0.001
+        at_s = token_times_s(exchange)
+        # Where the machine is busy some reads merge; the stamps of the others are right however late they were read.
+        (assert_arrived_after_sends if exchange.merged_reads else assert_arrived_between_sends)(at_s, true_s)
 
 
 def test_cancelled_exchange_closes_connection_at_any_stage() -> None:
     async def late(connection: RawConnection) -> None:
         await connection.wait_client_left()
 
-    async def test(sockets: TimestampingSelector, target: Origin, server: RawServer) -> float:
+    async def test(sockets: TimestampingSelector, target: Origin, server: RawServer) -> None:
         async def one() -> None:
             async with TimedExchange(sockets, target, REQUEST, LIMITS) as exchange:
                 await exchange.wait_closed()
 
         before = len(os.listdir("/proc/self/fd"))
-        took_s = 0.0
         for number in range(200):
             task = asyncio.create_task(one())
             if number % 10:
@@ -275,18 +286,15 @@ def test_cancelled_exchange_closes_connection_at_any_stage() -> None:
             else:
                 await server.next_request()
             task.cancel()
-            called_s = monotonic()
             with suppress(asyncio.CancelledError):
                 await task
             if number % 10 == 0:
                 await server.requests[-1].wait_client_left()
-            took_s = max(took_s, monotonic() - called_s)
         await asyncio.wait_for(server.idle.wait(), WAIT_TIMEOUT_S)
         # The first exchange may have started the thread that looks names up.
         assert len(os.listdir("/proc/self/fd")) <= before + 1
-        return took_s
 
-    assert run_against(late, test) < 1
+    run_against(late, test)
 
 
 def test_proxy_rejecting_tunnel_ends_exchange_as_unreachable() -> None:

@@ -8,7 +8,7 @@ import json
 import socket
 from collections import Counter
 from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -24,8 +24,13 @@ from streaming.session import Session, Timeouts
 from tests.simulator_process import run_simulator_process
 
 TOKENS = 12
-LIMITS = Timeouts(connect_s=5.0, first_content_s=3.0, idle_s=3.0, total_s=30.0)
-"""Long enough for a machine with other work, short enough that five silent attempts reach the last one."""
+PATIENT = Timeouts(connect_s=30.0, first_content_s=30.0, idle_s=30.0, total_s=90.0)
+"""No expected outcome depends on one of them, however busy the machine is."""
+SILENT = replace(PATIENT, first_content_s=1.0, total_s=10.0)
+"""Short, because nothing comes: four attempts end by the first, and the last, which is not streamed, by the second."""
+STALLED = replace(PATIENT, idle_s=1.0)
+TIMEOUTS = {"no-response": SILENT, "slow-first-token-60": SILENT, "keepalive-only": SILENT, "stall": STALLED}
+"""The timeouts of the faults that one of them ends: they cost time and no work, so all run beside the others."""
 SCALED_POLICY = RetryPolicy(delays_s=(0.02, 0.04, 0.08, 0.16))
 WIRES = ("openai", "openai-responses", "azure", "anthropic", "ollama")
 COMPLETE = "complete"
@@ -40,8 +45,6 @@ class ExpectedOutcome:
     partial: bool = False
 
 
-SILENT_FAULTS = ("no-response", "slow-first-token-60", "keepalive-only", "stall")
-"""They cost time and no work: they run beside the others, of which only a few run at once."""
 ALL_ATTEMPTS = 5
 """Four streamed attempts and one that is not."""
 STREAMED_ONLY = 4
@@ -58,6 +61,7 @@ CELLS: dict[str, ExpectedOutcome] = {
     "429-retry-after": ExpectedOutcome("rate_limited", STREAMED_ONLY),
     "429-retry-after-90": ExpectedOutcome("rate_limited", 1),
     "500-once": ExpectedOutcome(COMPLETE, 2),
+    "503-once": ExpectedOutcome(COMPLETE, 2),
     "503": ExpectedOutcome("server_error", ALL_ATTEMPTS),
     "529": ExpectedOutcome("server_error", ALL_ATTEMPTS),
     "no-credit": ExpectedOutcome("billing", 1),
@@ -122,18 +126,25 @@ class FaultMatrix:
         self.outcomes: dict[tuple[str, str], CellOutcome] = {}
 
     async def fill(self) -> None:
-        providers = ProviderRegistry(self.settings, timeouts=LIMITS)
+        registries = {each: ProviderRegistry(self.settings, timeouts=each) for each in (PATIENT, SILENT, STALLED)}
         for wire in WIRES:  # the SDKs are imported here, outside of all time limits
-            assert is_complete(await collect_events(providers.new_session([f"{wire}:steady"], clock=monotonic)))
+            session = registries[PATIENT].new_session([f"{wire}:steady"], clock=monotonic)
+            assert is_complete(await collect_events(session))
         working = asyncio.Semaphore(6)
         cells = [(wire, fault) for fault in CELLS for wire in WIRES]
         await asyncio.gather(
             *(
-                self._fill_cell(providers, *cell, nullcontext() if cell[1] in SILENT_FAULTS else working)
-                for cell in cells
+                self._fill_cell(
+                    registries[TIMEOUTS.get(fault, PATIENT)],
+                    wire,
+                    fault,
+                    nullcontext() if fault in TIMEOUTS else working,
+                )
+                for wire, fault in cells
             )
         )
-        await providers.aclose()
+        for providers in registries.values():
+            await providers.aclose()
 
     async def _fill_cell(
         self, providers: ProviderRegistry, wire: str, fault: str, place: AbstractAsyncContextManager[None]
@@ -233,7 +244,7 @@ def test_policy_without_fallback_makes_four_attempts(fault: str, tmp_path: Path)
     policy = RetryPolicy(delays_s=(0.02,), fallback=False)
 
     async def main(matrix: FaultMatrix) -> None:
-        providers = ProviderRegistry(matrix.settings, timeouts=LIMITS)
+        providers = ProviderRegistry(matrix.settings, timeouts=PATIENT)
         for wire in WIRES:
             await collect_events(providers.new_session([f"{wire}:fault-{fault}"], clock=monotonic, policy=policy), wire)
         await providers.aclose()
@@ -249,7 +260,7 @@ def test_flagged_prompt_goes_to_no_other_provider(wire: str, tmp_path: Path) -> 
     log = tmp_path / "truth.jsonl"
 
     async def main(matrix: FaultMatrix) -> Event:
-        providers = ProviderRegistry(matrix.settings, timeouts=LIMITS)
+        providers = ProviderRegistry(matrix.settings, timeouts=PATIENT)
         names = [f"{wire}:fault-flagged", *(f"{other}:steady" for other in WIRES)]
         session = providers.new_session(names, clock=monotonic, policy=SCALED_POLICY)
         events = await collect_events(session, "flagged")
@@ -270,7 +281,7 @@ def test_failed_provider_falls_back_to_next_and_names_it(fault: str, tmp_path: P
     log = tmp_path / "truth.jsonl"
 
     async def main(matrix: FaultMatrix) -> list[tuple[str | None, str]]:
-        providers = ProviderRegistry(matrix.settings, timeouts=LIMITS)
+        providers = ProviderRegistry(matrix.settings, timeouts=PATIENT)
         result = []
         for wire, following in zip(WIRES, (*WIRES[1:], WIRES[0]), strict=True):
             names = [f"{wire}:fault-{fault}", f"{following}:steady"]
@@ -294,7 +305,7 @@ def test_closed_port_gives_network_error_naming_address(wire: str, tmp_path: Pat
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
 
     async def main() -> tuple[Event, int]:
-        providers = ProviderRegistry(FaultMatrix(url, tmp_path).settings, timeouts=LIMITS)
+        providers = ProviderRegistry(FaultMatrix(url, tmp_path).settings, timeouts=PATIENT)
         session = providers.new_session([f"{wire}:m"], clock=monotonic, policy=SCALED_POLICY)
         last = (await collect_events(session))[-1]
         await providers.aclose()

@@ -23,7 +23,7 @@ from tests.simulator_process import run_simulator_process
 
 FOREIGN = Path(__file__).parents[1] / "foreign"
 MESSAGES: Any = [{"role": "user", "content": "Name three colours."}]
-NODE_TIMEOUT_S = 60.0
+NODE_TIMEOUT_S = 200.0
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import socket
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -26,18 +27,20 @@ CHAT, COMPLETIONS = "/api/chat", "/v1/chat/completions"
 SILENT_SCRIPT: list[ScriptStep] = [(600.0, TextDelta("late"))]
 
 
-IMPATIENT = ConnectionLimits(header_timeout_s=0.2, lingering_timeout_s=0.2)
+NOT_LINGERING = ConnectionLimits(lingering_timeout_s=0.2)
+SHORT_S = 15.0
+"""Less than the defaults of the timeouts that these tests set."""
 
 
 def make_brief_adapter() -> ScriptedAdapter:
     return ScriptedAdapter(words_script(2, first_s=0.0, gap_s=0.0))
 
 
-async def send_and_read(port: int, data: bytes) -> bytes:
-    """Send bytes and read until the server closes the connection."""
+async def send_and_read(port: int, data: bytes, patience_s: float = 60.0) -> bytes:
+    """Send bytes and read until the server closes the connection. Raises TimeoutError after `patience_s`."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(data)
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(patience_s):
         result = await reader.read()
     writer.close()
     return result
@@ -97,9 +100,9 @@ CHUNK = b"10000\r\n" + b"a" * 65536 + b"\r\n"
 )
 def test_huge_body_is_rejected_before_it_arrives(headers: dict[str, str], body: bytes) -> None:
     async def main() -> bytes:
-        async with serve_providers(SingleAdapterProviders(make_brief_adapter()), limits=IMPATIENT) as port:
+        async with serve_providers(SingleAdapterProviders(make_brief_adapter()), limits=NOT_LINGERING) as port:
             sent = await send_request(port, CHAT, body, headers={"connection": "keep-alive", **headers})
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(20):  # less than a body is waited for
                 head = await sent.reader.readuntil(b"\r\n\r\n")
                 assert head.startswith(b"HTTP/1.1 413")
                 answer = await sent.reader.readuntil(b"}}")
@@ -134,12 +137,13 @@ def test_missing_body_times_out_with_rejection() -> None:
     async def main() -> bytes:
         async with serve_providers(
             SingleAdapterProviders(make_brief_adapter()),
-            limits=IMPATIENT,
+            limits=NOT_LINGERING,
             service_limits=ServiceLimits(body_timeout_s=0.2),
         ) as port:
             head = b"POST /api/chat HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
             body = b'content-length: 99\r\n\r\n{"mess'
-            return await send_and_read(port, head + body)  # kept alive by the client: the service has to close it
+            # Kept alive by the client: the service has to close it.
+            return await send_and_read(port, head + body, SHORT_S)
 
     head, _, body = asyncio.run(main()).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 400") and b"connection: close" in head.lower()
@@ -166,10 +170,12 @@ def test_client_leaving_mid_request_logs_nothing(caplog: pytest.LogCaptureFixtur
     "begun", [b"", b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nx-slow: "], ids=["nothing", "half a head"]
 )
 def test_missing_head_times_out_and_closes_connection(begun: bytes) -> None:
+    limits = replace(NOT_LINGERING, header_timeout_s=0.2)
+
     async def main() -> bytes:
-        async with serve_providers(SingleAdapterProviders(make_brief_adapter()), limits=IMPATIENT) as port:
+        async with serve_providers(SingleAdapterProviders(make_brief_adapter()), limits=limits) as port:
             try:
-                return await send_and_read(port, begun)
+                return await send_and_read(port, begun, SHORT_S)
             except ConnectionResetError:
                 return b""
 

@@ -24,8 +24,7 @@ from tests.integration.hostile_provider import AFTER, KINDS, LINES, LISTS, MEGAB
 from tests.service_process import service_with_pid
 
 MAX_GROWTH_BYTES = 100 * MEGABYTE
-MAX_HEALTH_S = 0.5
-"""A machine that is busy with all else answers within a hundredth of that."""
+MAX_HEALTH_CPU_S = 0.5
 
 
 @dataclass
@@ -54,8 +53,11 @@ class Served:
             lines = [line[6:] for line in response.read().decode().splitlines() if line.startswith("data: {")]
         return [json.loads(line) for line in lines]
 
-    def worst_health_s(self) -> float:
-        """Return the longest latency of /healthz since the last call, in seconds."""
+    def worst_health_cpu_s(self) -> float:
+        """Return how long the service's loop computed at most while /healthz waited, since the last call, in seconds.
+
+        What else runs on the machine does not add to it.
+        """
         assert self.watch.stdin is not None and self.watch.stdout is not None  # they are pipes
         self.watch.stdin.write(b"\n")
         self.watch.stdin.flush()
@@ -63,13 +65,16 @@ class Served:
 
 
 WATCH = """
-import select, sys, time, urllib.request
+import select, sys, urllib.request
 worst_s = 0.0
+def cpu_s():
+    with open(f"/proc/{sys.argv[2]}/schedstat") as file:
+        return int(file.read().split()[0]) / 1e9
 while True:
-    began_s = time.monotonic()
+    begun_s = cpu_s()
     with urllib.request.urlopen(sys.argv[1], timeout=60) as response:
         response.read()
-    worst_s = max(worst_s, time.monotonic() - began_s)
+    worst_s = max(worst_s, cpu_s() - begun_s)
     if select.select([sys.stdin], [], [], 0.02)[0]:
         if not sys.stdin.readline():
             break
@@ -85,7 +90,7 @@ def served() -> Iterator[Served]:
         address = f"http://127.0.0.1:{hostile.port}"
         variables = {"OPENAI_BASE_URL": f"{address}/v1", "OPENAI_API_KEY": "sk-x", "OLLAMA_HOST": address}
         with service_with_pid(**variables) as (url, pid):
-            command = [sys.executable, "-c", WATCH, f"{url}/healthz"]
+            command = [sys.executable, "-c", WATCH, f"{url}/healthz", str(pid)]
             with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as watch:
                 result = Served(url, pid, hostile, watch)
                 result.ask(f"openai:{next(iter(AFTER))}")  # the SDKs are imported, and the tables read
@@ -98,13 +103,13 @@ def test_endless_response_is_abandoned_with_bounded_memory_and_latency(served: S
     served.hostile.requests.clear()
     served.forget_peak()
     before = served.rss()
-    served.worst_health_s()
+    served.worst_health_cpu_s()
     events = served.ask(provider)
-    worst_s, grown = served.worst_health_s(), served.rss("VmHWM") - before
+    worst_s, grown = served.worst_health_cpu_s(), served.rss("VmHWM") - before
     (error,) = [event["error"] for event in events if isinstance(event.get("error"), dict)]
     assert isinstance(error, dict) and error["type"] == "protocol", error
     assert grown < MAX_GROWTH_BYTES, f"{grown / MEGABYTE:.0f} MB"
-    assert worst_s < MAX_HEALTH_S
+    assert worst_s < MAX_HEALTH_CPU_S
     streamed = [streamed for _, streamed in served.hostile.requests]
     assert streamed.count(True) == 1, "it was asked again"
 
@@ -113,9 +118,9 @@ def test_data_after_answer_end_is_not_read(served: Served) -> None:
     (kind,) = AFTER
     served.forget_peak()
     before = served.rss()
-    served.worst_health_s()
+    served.worst_health_cpu_s()
     events = served.ask(f"openai:{kind}")
-    assert served.worst_health_s() < MAX_HEALTH_S
+    assert served.worst_health_cpu_s() < MAX_HEALTH_CPU_S
     assert served.rss("VmHWM") - before < MAX_GROWTH_BYTES
     assert any(event.get("finish_reason") == "stop" for event in events)
 

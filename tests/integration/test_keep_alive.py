@@ -4,8 +4,6 @@ import asyncio
 from pathlib import Path
 from typing import Literal
 
-import pytest
-
 from evaluation import schema
 from evaluation.prompts.prompt_file import Prompt
 from evaluation.runner.runner import run
@@ -40,6 +38,7 @@ def test_kept_connection_is_opened_once_and_stays_exact(tmp_path: Path) -> None:
     for trials in (new, kept):
         assert [trial.outcome for trial in trials] == ["completed"] * len(PROMPTS)
         assert all(trial.stamp_source == trials[0].stamp_source and trial.chunks == 5 for trial in trials)
-        assert sorted(trial.ttft_s for trial in trials)[2] == pytest.approx(0.03, abs=0.005)
+        assert {trial.peer_address for trial in trials} == {"127.0.0.1"}
+        assert all(trial.ttft_s >= 0.03 - 0.001 for trial in trials), "not before the server could have sent it"
     assert all(trial.connect_s is not None for trial in new)
     assert [trial.connect_s is None for trial in kept] == [False] + [True] * (len(PROMPTS) - 1)

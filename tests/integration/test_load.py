@@ -30,7 +30,7 @@ LIMITED_VARIABLES = {"BUDGETS": "on", "BUDGET_STREAMS_TOTAL": "3"} | {
 }
 
 
-def run_load_test(*arguments: str, timeout_s: float = 100) -> tuple[int, dict[str, Any], str]:
+def run_load_test(*arguments: str, timeout_s: float = 300) -> tuple[int, dict[str, Any], str]:
     """Run the command and return its exit code, the JSON object in its last line, and its output."""
     command = [sys.executable, "-m", "evaluation.load_test", *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout_s, check=False)
@@ -42,8 +42,8 @@ def run_load_test(*arguments: str, timeout_s: float = 100) -> tuple[int, dict[st
 def run_locust(kind: str, url: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the `locust` command."""
     command = [sys.executable, "-m", "locust", "-f", f"locustfiles/{kind}_user.py", "--headless", "-H", url]
-    command += ["-u", "3", "-r", "3", "-t", "2s", "--out", str(folder), *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
+    command += ["-u", "3", "-r", "3", "-t", "1s", "--out", str(folder), *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
 
 
 @contextmanager
@@ -81,7 +81,7 @@ def test_locust_command_writes_report_and_exits_with_verdict(url: str, tmp_path:
 def test_load_users_of_each_transport_read_whole_answers(kind: str, url: str, tmp_path: Path) -> None:
     folder = tmp_path / "load"
     code, facts, _ = run_load_test(
-        *("run", "--kind", kind, "--url", url, "--users", "3", "--duration", "2s", "--out", str(folder)),
+        *("run", "--kind", kind, "--url", url, "--users", "3", "--duration", "1s", "--out", str(folder)),
         *("--slo", "failed<90%"),
         *NO_PLOTS_OPTIONS,
         *QUICK_OPTIONS,
@@ -98,7 +98,7 @@ def test_load_users_of_each_transport_read_whole_answers(kind: str, url: str, tm
 def test_reconnecting_user_loses_and_duplicates_nothing(kind: str, url: str, tmp_path: Path) -> None:
     folder = tmp_path / "load"
     _, facts, _ = run_load_test(
-        *("run", "--kind", kind, "--url", url, "--users", "4", "--duration", "3s", "--out", str(folder)),
+        *("run", "--kind", kind, "--url", url, "--users", "4", "--duration", "2s", "--out", str(folder)),
         *(*NO_PLOTS_OPTIONS, "--max-tokens", "24", "--reconnect-rate", "1"),
     )
     answers = import_answers.read_answers(folder).answers
@@ -110,13 +110,13 @@ def test_reconnecting_user_loses_and_duplicates_nothing(kind: str, url: str, tmp
 @pytest.mark.parametrize("kind", ["sse", "websocket", "openai"])
 def test_cancelling_user_is_not_counted_as_failure(kind: str, url: str, tmp_path: Path) -> None:
     code, facts, _ = run_load_test(
-        *("run", "--kind", kind, "--url", url, "--users", "4", "--duration", "3s", "--out", str(tmp_path / "load")),
+        *("run", "--kind", kind, "--url", url, "--users", "6", "--duration", "2s", "--out", str(tmp_path / "load")),
         *(
             *NO_PLOTS_OPTIONS,
             "--max-tokens",
-            "40",
+            "24",
             "--cancel-rate",
-            "0.7",
+            "0.6",
             "--strategy",
             "direct",
             "--slo",
@@ -130,7 +130,7 @@ def test_cancelling_user_is_not_counted_as_failure(kind: str, url: str, tmp_path
 def test_two_locust_workers_make_one_report(url: str, tmp_path: Path) -> None:
     folder = tmp_path / "load"
     code, facts, _ = run_load_test(
-        *("run", "--url", url, "--users", "6", "--processes", "2", "--duration", "3s", "--out", str(folder)),
+        *("run", "--url", url, "--users", "6", "--processes", "2", "--duration", "2s", "--out", str(folder)),
         *(*NO_PLOTS_OPTIONS, *QUICK_OPTIONS, "--slo", "ttft_max<60s"),
     )
     answers = import_answers.read_answers(folder).answers
@@ -138,6 +138,57 @@ def test_two_locust_workers_make_one_report(url: str, tmp_path: Path) -> None:
     assert facts["unfinished"] == 0, "a test ends in order: what was under way is awaited on every worker"
     assert {answer["worker"] for answer in answers} == {0, 1}
     assert len({answer["trial_id"] for answer in answers}) == len(answers) == facts["trials"]
+
+
+def test_levels_of_users_are_one_sweep_of_both_workers(simulator: str, tmp_path: Path) -> None:
+    folder = tmp_path / "sweep"
+    options = ("run", "--kind", "openai", "--url", simulator, "--levels", "2,4", "--processes", "2", "--duration", "4s")
+    _, facts, out = run_load_test(*options, *NO_PLOTS_OPTIONS, "--out", str(folder))
+    assert [level["level"] for level in facts["load"]] == [2.0, 4.0] and len(facts["knees"]) == 1
+    assert "openai:sim:steady: " in out
+    lines = [json.loads(line) for line in (folder / "answers.jsonl").read_text().splitlines()]
+    kept = [line for line in lines if "trial_id" in line and not line["ramping"] and line["outcome"] != "open"]
+    assert {(line["worker"], line["level"]) for line in kept} == {(0, 2), (0, 4), (1, 2), (1, 4)}
+    assert facts["trials"] == len(kept)
+
+
+@pytest.mark.parametrize("kind", ["openai", "websocket"])
+def test_conversation_is_asked_turn_by_turn(kind: str, url: str, tmp_path: Path) -> None:
+    file = tmp_path / "prompts.jsonl"
+    turns = [{"prompt": "Two?", "think_s": 0.05}, "Three?"]
+    file.write_text(json.dumps({"id": "talk", "prompt": "One?", "system": "Be brief.", "turns": turns}) + "\n")
+    options = ("--prompts", str(file), "--processes", "1", *NO_PLOTS_OPTIONS, *QUICK_OPTIONS)
+    load = ("run", "--kind", kind, "--url", url, "--users", "2", "--duration", "4s", "--out", str(tmp_path / "load"))
+    run_load_test(*load, *options)
+    trials = evaluation.load(tmp_path / "load").trials
+    talks = [talk.sort_values("turn") for _, talk in trials.groupby("conversation", observed=True)]
+    ended = [talk for talk in talks if len(talk) == 3]
+    assert ended and len(talks) - len(ended) <= 2, "the end of the test may cut one of each user"
+    for talk in ended:
+        assert talk["turn"].tolist() == [1, 2, 3] and talk["context_tokens"].iloc[0] == 0
+        assert talk["input_tokens"].is_monotonic_increasing and talk["context_tokens"].is_monotonic_increasing
+        ends_s = talk["sent_monotonic_s"] + talk["e2e_s"]
+        assert (talk["sent_monotonic_s"].to_numpy()[1:] > ends_s.to_numpy()[:-1]).all(), "no two turns at once"
+
+
+def test_workload_has_the_same_figures_as_in_the_evaluation(
+    simulator: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ("--workload", "200/12,60/8", *NO_PLOTS_OPTIONS)
+    load = ("run", "--kind", "openai", "--url", simulator, "--users", "2", "--processes", "2", "--duration", "6s")
+    run_load_test(*load, *options, "--out", str(tmp_path / "load"))
+    monkeypatch.setenv("OPENAI_BASE_URL", f"{simulator}/v1")
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    run = ("run", "--providers", "openai:sim", "--prompt-count", "6", *options, "--out", str(tmp_path / "run"))
+    done = subprocess.run([sys.executable, "-m", "evaluation", *run], cwd=ROOT, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    both = [evaluation.load(tmp_path / name).trials.query("outcome == 'completed'") for name in ("load", "run")]
+    for column in ("input_tokens", "output_tokens", "asked_input_tokens", "asked_output_tokens", "template_tokens"):
+        medians = [
+            trials.groupby(trials["prompt_id"].astype("string").str.split("#").str[0])[column].median().to_dict()
+            for trials in both
+        ]
+        assert medians[0] == pytest.approx(medians[1], rel=0.02), column
 
 
 def test_load_test_timestamps_match_simulator_log(tmp_path: Path) -> None:
@@ -172,7 +223,7 @@ def test_load_test_timestamps_match_simulator_log(tmp_path: Path) -> None:
 
 def test_calibrate_measures_load_users_against_simulator(tmp_path: Path) -> None:
     file = tmp_path / "calibration.json"
-    run_load_test("calibrate", "--streams", "4", "--out", str(file))
+    run_load_test("calibrate", "--streams", "4", "--duration", "3s", "--out", str(file))
     made = model.read_calibration(file)
     assert made is not None
     (row,) = made.rows
@@ -194,7 +245,7 @@ def test_broken_stream_is_recorded_as_failure_with_reason(fault: str, outcome: s
 
 def test_error_in_one_stream_does_not_delay_other_users(url: str, tmp_path: Path) -> None:
     code, facts, _ = run_load_test(
-        *("run", "--kind", "openai", "--url", url, "--users", "6", "--duration", "4s", "--slo", "failed<99%"),
+        *("run", "--kind", "openai", "--url", url, "--users", "6", "--duration", "3s", "--slo", "failed<99%"),
         *(
             *NO_PLOTS_OPTIONS,
             "--max-tokens",
@@ -216,6 +267,8 @@ def test_error_in_one_stream_does_not_delay_other_users(url: str, tmp_path: Path
     ("arguments", "words"),
     [
         (["-H", ""], "error: --host: no service is named"),
+        (["-H", "localhost:8000"], "error: --host localhost:8000: has no scheme (write it with http:// or https://"),
+        (["-H", "127.0.0.1"], "error: --host 127.0.0.1: has no scheme"),
         (["--cancel-rate", "2"], "'2' is not a share (write a number from 0 to 1)"),
         (["--think-s", "5-1"], "the first number is the larger one"),
         (["--prompts", "nowhere.txt"], "nowhere.txt: No such file or directory"),
@@ -240,7 +293,7 @@ def test_unreachable_service_is_recorded_as_network_failure(tmp_path: Path) -> N
 def test_gradio_users_read_answers_through_page_queue(tmp_path: Path) -> None:
     folder = tmp_path / "load"
     code, facts, _ = run_load_test(
-        *("run", "--kind", "gradio", "--users", "2", "--duration", "3s", "--out", str(folder), "--slo", "ttft_max<60s"),
+        *("run", "--kind", "gradio", "--users", "2", "--duration", "1s", "--out", str(folder), "--slo", "ttft_max<60s"),
         *NO_PLOTS_OPTIONS,
     )
     trials = evaluation.load(folder).trials
@@ -253,12 +306,12 @@ def test_capacity_search_finds_limit_of_limited_service(tmp_path: Path) -> None:
     with run_service(tmp_path, **LIMITED_VARIABLES) as service:
         # The service gives a place free a moment after an answer's end: nobody asks within that moment.
         code, facts, output = run_load_test(
-            *("capacity", "--url", service, "--users", "2", "--most", "4", "--duration", "3s", "--slo", "failed<20%"),
+            *("capacity", "--url", service, "--users", "2", "--most", "4", "--duration", "2s", "--slo", "failed<10%"),
             *("--out", str(tmp_path / "search"), "--max-tokens", "40", "--think-s", "0.05"),
         )
     assert code == 0
     assert facts["streams"] == 3
-    assert "most streams at once that meet failed<20%: 3" in output
+    assert "most streams at once that meet failed<10%: 3" in output
     assert {step["streams"] for step in facts["steps"]} == {2, 3, 4}
 
 
@@ -276,13 +329,13 @@ def test_interrupted_load_test_keeps_recorded_answers(how: str, url: str, tmp_pa
             os.killpg(process.pid, signal.SIGINT)
         else:
             process.terminate()
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=300)
     assert process.returncode == 0
     assert json.loads(output.splitlines()[-1])["completed"] >= 2
 
 
 def test_short_soak_finds_no_loss_and_no_leak(tmp_path: Path) -> None:
-    code, facts, output = run_load_test("soak", "--minutes", "0.3", "--users", "12", "--out", str(tmp_path / "soak"))
+    code, facts, output = run_load_test("soak", "--minutes", "0.2", "--users", "12", "--out", str(tmp_path / "soak"))
     assert facts["problems"] == []
     assert code == 0
     assert "soak: passed" in output

@@ -249,7 +249,7 @@ def run_model_life() -> None:
 def test_local_model_life_cycle_leaves_no_thread_or_socket() -> None:
     # Alone: the model that the other tests share starts and ends threads of its own.
     code = "from tests.integration.test_local import run_model_life; run_model_life()"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
 
 
@@ -307,13 +307,19 @@ asyncio.run(main())
 """
 
 
+def restore_interrupt() -> None:
+    """Let SIGINT end this process, as in a shell's foreground."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize(
     ("then", "interrupted", "code"), [("sys.exit(0)", False, 0), ("pass", True, -signal.SIGINT)], ids=["exit", "ctrl-c"]
 )
 def test_process_exit_mid_answer_is_clean(then: str, interrupted: bool, code: int) -> None:
     script = EXIT_MID_ANSWER_SCRIPT.replace("{then}", then)
+    # The tests may run as a background job, whose children would ignore SIGINT.
     with subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True,
-                          stderr=subprocess.PIPE) as process:  # fmt: skip
+                          stderr=subprocess.PIPE, preexec_fn=restore_interrupt) as process:  # fmt: skip
         assert process.stdout is not None
         assert process.stdout.readline() == "answering\n"
         if interrupted:

@@ -111,7 +111,7 @@ def rule(output: str) -> str | None:
 
 async def settled(port: int) -> None:
     """Wait until no answer is under way."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while count_open_streams(await scrape_metrics(port)):  # noqa: ASYNC110 - the service sets no event
             await asyncio.sleep(0.01)
 

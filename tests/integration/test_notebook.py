@@ -21,7 +21,7 @@ def test_notebook_cells_run(folder: str) -> None:
     cells = code_cells()
     program = "\n".join([f"import sys; sys.path.insert(0, {str(ROOT)!r})", *cells, "assert len(run.trials)"])
     command = [sys.executable, "-W", "error", "-c", program]
-    ended = subprocess.run(command, cwd=ROOT / folder, text=True, capture_output=True, timeout=120, check=False)
+    ended = subprocess.run(command, cwd=ROOT / folder, text=True, capture_output=True, timeout=300, check=False)
     assert ended.returncode == 0, ended.stderr
     assert len(cells) >= 5
 

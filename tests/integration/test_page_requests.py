@@ -49,7 +49,7 @@ def service() -> Iterator[RunningService]:
 
 
 def ask(service: RunningService, method: str, path: str, **other: Any) -> httpx2.Response:
-    with httpx2.Client(base_url=service.address, timeout=20) as client:
+    with httpx2.Client(base_url=service.address, timeout=120) as client:
         return client.request(method, path, **other)
 
 
@@ -65,7 +65,7 @@ def test_gradio_routes_outside_table_are_not_found(service: RunningService) -> N
     routes = sorted({(filled(path), methods) for path, methods in walk(mounted.routes) if path not in offered})
     assert len(routes) > 70
     wrong = []
-    with httpx2.Client(base_url=service.address, timeout=20) as client:
+    with httpx2.Client(base_url=service.address, timeout=120) as client:
         for path, _ in routes:
             for method in METHODS:
                 if any(row.path.fullmatch(path) and method in row.methods for row in TABLE):
@@ -114,7 +114,7 @@ def test_page_functions_never_serve_file(service: RunningService) -> None:
     config = ask(service, "GET", "/config").json()
     secrets = [part for part in (*os.environ.values(), Path("/etc/hostname").read_text().strip()) if len(part) > 12]
     tried, leaked = 0, []
-    with httpx2.Client(base_url=service.address, timeout=20) as client:
+    with httpx2.Client(base_url=service.address, timeout=120) as client:
         for event in config["dependencies"]:
             for number, value in enumerate([*hostile(FILES[0]), *(next(hostile(path)) for path in FILES[1:])]):
                 body = {"fn_index": event["id"], "data": [value] * len(event["inputs"])}
@@ -135,7 +135,7 @@ def test_results_naming_file_are_not_served(service: RunningService) -> None:
 def test_prompt_over_queue_is_answered(service: RunningService) -> None:
     config = ask(service, "GET", "/config").json()
     run = next(event for event in config["dependencies"] if event["api_name"] == "run")
-    with httpx2.Client(base_url=service.address, timeout=30) as client:
+    with httpx2.Client(base_url=service.address, timeout=120) as client:
         body = {"fn_index": run["id"], "data": ["sim:steady", "direct", "batch", 100, "hello"], "session_hash": "good"}
         assert '"success":true' in events(client, body)
 
@@ -152,7 +152,7 @@ def junk(service: RunningService) -> None:
              {"user-agent": CANARY}, {"accept-encoding": CANARY}, {"x-forwarded-proto": CANARY}]  # fmt: skip
     objects: list[Any] = [{CANARY: CANARY}, {"data": [CANARY], "fn_index": CANARY}, {"message": {"x": CANARY}}]
     bodies = [CANARY, f'{{"a":"{CANARY}', *map(json.dumps, objects)]
-    with httpx2.Client(base_url=service.address, timeout=20) as client:
+    with httpx2.Client(base_url=service.address, timeout=120) as client:
         for path in paths:
             for head in heads:
                 client.get(path, headers=head)
@@ -172,7 +172,7 @@ def junk(service: RunningService) -> None:
         f"GET /{CANARY} HTTP/9.9\r\n\r\n",
         f"GET / HTTP/1.1\r\nhost: x\r\n{CANARY}\r\n\r\n",
     ):
-        with socket.create_connection(("127.0.0.1", service.port), timeout=20) as connection:
+        with socket.create_connection(("127.0.0.1", service.port), timeout=120) as connection:
             connection.sendall(raw.encode())
             connection.recv(100)
 

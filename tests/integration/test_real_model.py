@@ -96,8 +96,7 @@ def test_real_model_answer_has_reported_usage(local_model: LocalModel, name: str
     assert 0 < usage.output_tokens <= 24
 
 
-# llama.cpp's Responses say "completed" also where the limit cut the answer; OpenAI's say "incomplete".
-@pytest.mark.parametrize("name", ["openai:local", "anthropic:local"])
+@pytest.mark.parametrize("name", NAMES)
 def test_real_model_at_max_tokens_finishes_with_length(local_model: LocalModel, name: str) -> None:
     answer = with_providers(local_model, lambda p: read_answer(start_answer(p, name, max_tokens=3)))
     assert (answer.receipt.finish_reason, answer.receipt.reading.usage.output_tokens) == ("length", 3)

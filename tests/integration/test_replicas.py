@@ -19,7 +19,7 @@ from streaming.messages import ChatRequest
 from tests.asgi_server import SingleAdapterProviders, serve_providers, wait_until
 from tests.integration.captured_service import ROOT, RunningService, run_service
 from tests.integration.service_over_simulator import SentRequest, count_open_streams, scrape_metrics, send_request
-from tests.redis_process import RedisProcess, run_redis
+from tests.redis_process import PATIENT_S, RedisProcess, run_redis
 from tests.scripted_adapter import ScriptedAdapter, words_script
 
 CHAT, COMPLETIONS, SOCKET = "/api/chat", "/v1/chat/completions", "/api/chat/ws"
@@ -41,7 +41,7 @@ async def run_replicas(
     """Run three services that share the Redis database with that number, and yield their ports."""
     url = redis.url.removesuffix("/0") + f"/{number}"
     async with AsyncExitStack() as stack:
-        variables = {**variables, "REDIS_URL": url}
+        variables = {**variables, "REDIS_URL": url, "REDIS_TIMEOUT_S": PATIENT_S}
         yield [
             await stack.enter_async_context(serve_providers(SingleAdapterProviders(adapter), variables))
             for _ in range(3)
@@ -182,7 +182,7 @@ def test_hanging_redis_does_not_block_resume_requests(redis: RedisProcess) -> No
     async def main() -> list[int]:
         async with run_replicas(redis, 5, ScriptedAdapter(words_script(1)), {"RATE_LIMIT": "off"}) as ports:
             with redis.suspend():
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(25):
                     responses = [
                         await send_request(ports[0], f"{CHAT}/stream/x", method=method) for method in ("GET", "DELETE")
                     ]
@@ -192,8 +192,8 @@ def test_hanging_redis_does_not_block_resume_requests(redis: RedisProcess) -> No
 
 
 def run_two_workers(redis: RedisProcess, number: int, **variables: str) -> Any:
-    url = redis.url.removesuffix("/0") + f"/{number}"
-    return run_service("--workers", "2", REDIS_URL=url, **{"RATE_LIMIT": "off", "BUDGETS": "off", **variables})
+    shared = {"REDIS_URL": redis.url.removesuffix("/0") + f"/{number}", "REDIS_TIMEOUT_S": PATIENT_S}
+    return run_service("--workers", "2", **shared, **{"RATE_LIMIT": "off", "BUDGETS": "off", **variables})
 
 
 def test_workers_check_host_of_listening_address(redis: RedisProcess) -> None:
@@ -255,7 +255,7 @@ def test_killed_worker_is_replaced_and_streams_resume_across_workers(redis: Redi
         assert other in service.workers()
         for connection in held:
             connection.drop()
-        async with asyncio.timeout(30):  # the new worker forgets what the dead one had under way
+        async with asyncio.timeout(120):  # the new worker forgets what the dead one had under way
             while count_open_streams(result := await scrape_metrics(service.port)):  # noqa: ASYNC110 - the other party sets no event
                 await asyncio.sleep(0.1)
         assert count_completed(result) == 8
@@ -285,7 +285,12 @@ def test_workers_offer_models_by_listening_address(redis: RedisProcess, host: st
         body = {"message": "hi", "provider": "openai:o1-pro", "max_tokens": 1000}
         return (await (await send_request(port, CHAT, body)).read_response())[0]
 
-    variables = {"RATE_LIMIT": "10/minute", "BUDGET_USD_PER_CALLER": "0.0001", "OPENAI_API_KEY": "sk-0123456789"}
+    variables = {
+        "RATE_LIMIT": "10/minute",
+        "REDIS_TIMEOUT_S": PATIENT_S,
+        "BUDGET_USD_PER_CALLER": "0.0001",
+        "OPENAI_API_KEY": "sk-0123456789",
+    }
     with run_service("--workers", "2", "--host", host, REDIS_URL=redis.url, **variables) as service:
         assert asyncio.run(main(service.port)) == status
 
@@ -293,7 +298,8 @@ def test_workers_offer_models_by_listening_address(redis: RedisProcess, host: st
 def test_signalled_workers_finish_answers_and_reject_new_ones(redis: RedisProcess) -> None:
     async def main(service: RunningService) -> list[bytes]:
         responses = [
-            await send_request(service.port, CHAT, {**SIM_BODY, "provider": "sim:slow-start"}) for _ in range(6)
+            await send_request(service.port, CHAT, {**SIM_BODY, "provider": "sim:slow-start", "max_tokens": 200})
+            for _ in range(6)
         ]
         for connection in responses:
             await connection.reader.readuntil(b"start")
@@ -305,20 +311,21 @@ def test_signalled_workers_finish_answers_and_reject_new_ones(redis: RedisProces
 
     with run_two_workers(redis, 5) as service:
         bodies = asyncio.run(main(service))
-        assert service.process.wait(20) == 0
+        assert service.process.wait(120) == 0
         assert "Traceback" not in service.stderr_text()
     assert all(body.count(b"data: [DONE]") == 1 for body in bodies)
 
 
 def test_second_interrupt_ends_workers_at_once(redis: RedisProcess) -> None:
     async def main(service: RunningService) -> None:
-        response = await send_request(service.port, CHAT, {**SIM_BODY, "provider": "sim:slow-start"})
+        long = {**SIM_BODY, "provider": "sim:slow-start", "max_tokens": 2000}
+        response = await send_request(service.port, CHAT, long)
         await response.reader.readuntil(b"start")
         workers = service.workers()
         service.process.send_signal(signal.SIGINT)
         await service.wait_port_closed()
         service.process.send_signal(signal.SIGINT)
-        await asyncio.to_thread(service.process.wait, 10)
+        await asyncio.to_thread(service.process.wait, 20)  # before the grace period is over
         assert b"[DONE]" not in await response.read_rest()
         for worker in workers:
             with pytest.raises(ProcessLookupError):
@@ -338,6 +345,6 @@ def test_failing_workers_end_command_with_failure() -> None:
         "workers.run(); sys.exit(7 if workers.failed else 0)"
     )
     command = [sys.executable, "-c", code]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 7
     assert "Streamgauge listens at" not in done.stdout

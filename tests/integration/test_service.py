@@ -33,7 +33,7 @@ def post_chat(adapter: ScriptedAdapter, body: dict[str, Any] | bytes = CHAT_BODY
 
 
 def test_sse_sends_text_as_data_lines_and_done_last() -> None:
-    reply = post_chat(ScriptedAdapter(words_script(5, first_s=0.1, gap_s=0.1)))
+    reply = post_chat(ScriptedAdapter(words_script(5, first_s=0.0, gap_s=0.0)))
     assert reply.status == 200
     assert reply.headers["content-type"].startswith("text/event-stream")
     assert (reply.headers["cache-control"], reply.headers["x-accel-buffering"]) == ("no-cache", "no")
@@ -41,7 +41,19 @@ def test_sse_sends_text_as_data_lines_and_done_last() -> None:
     assert text == ["w0 ", "w1 ", "w2 ", "w3 ", "w4 "]
     assert b'data: {"content":"w0 "}\n\n' in reply.body
     assert reply.body.endswith(b"data: [DONE]\n\n")
-    assert reply.arrived_s[-1] - reply.arrived_s[0] > 0.3
+
+
+def test_sse_sends_text_while_provider_is_silent() -> None:
+    async def main() -> None:
+        adapter = ScriptedAdapter([(0.0, TextDelta("now ")), *SILENT_SCRIPT])
+        async with serve_providers(SingleAdapterProviders(adapter)) as port:
+            reader, writer = await open_request(port, CHAT_BODY)
+            async with asyncio.timeout(120):
+                await reader.readuntil(b'"content":"now "')
+            assert adapter.open == 1
+            writer.transport.abort()
+
+    asyncio.run(main())
 
 
 def test_sse_events_have_ordered_ids_and_start_names_stream() -> None:
@@ -193,6 +205,26 @@ def test_rejected_body_names_rule_and_counts_in_metrics(body: bytes, rule: str) 
     assert figures[f'streamgauge_refusals_total{{rule="{rule}"}}'] == 1
 
 
+def test_number_of_thousands_of_digits_is_named() -> None:
+    async def main() -> HttpReply:
+        async with serve_providers(SingleAdapterProviders(ScriptedAdapter(words_script(1)))) as port:
+            return await post_and_read(port, b'{"message": "a", "max_tokens": ' + b"9" * 5000 + b"}")
+
+    message = asyncio.run(main()).json()["error"]["message"]
+    assert message == "the body: a number has thousands of digits (send a shorter one)"
+
+
+def test_service_describes_its_api_without_another_site() -> None:
+    async def main() -> list[tuple[int, Any, bytes]]:
+        async with serve_providers(SingleAdapterProviders(ScriptedAdapter(words_script(1)))) as port:
+            paths = ("/openapi.json", "/docs", "/redoc")
+            return [await (await send_request(port, path, method="GET")).read_response() for path in paths]
+
+    described, *pages = asyncio.run(main())
+    assert described[0] == 200 and "/api/chat/stream" in json.loads(described[2])["paths"]
+    assert [status for status, _, _ in pages] == [404, 404]
+
+
 def test_listed_origin_gets_cors_headers_and_retry_after() -> None:
     origin = {"origin": "https://listed.example"}
     expected = {
@@ -240,20 +272,20 @@ SILENT_SCRIPT: list[ScriptStep] = [(60.0, TextDelta("late"))]
     [SILENT_SCRIPT, [*words_script(3)[:3], *SILENT_SCRIPT], [(0.02, TextDelta("x"))] * 2000],
     ids=["before the first token", "in a silence", "mid-stream"],
 )
-def test_client_disconnect_stops_provider_within_a_second(body: dict[str, Any], script: list[ScriptStep]) -> None:
-    async def main() -> float:
+def test_client_disconnect_stops_provider(body: dict[str, Any], script: list[ScriptStep]) -> None:
+    """The scripts take 40 s and more; `benchmarks.page_stop` measures how soon the provider's work ends."""
+
+    async def main() -> None:
         adapter = ScriptedAdapter(script)
         async with serve_providers(SingleAdapterProviders(adapter)) as port:
             _, writer = await open_request(port, body)
             await wait_until(
                 lambda: adapter.open == 1 and adapter.given >= sum(delay_s < 1 for delay_s, _ in script[:3])
             )
-            left_s = asyncio.get_running_loop().time()
             writer.transport.abort()
             await wait_until(lambda: adapter.open == 0)
-            return adapter.closed_at_s[0] - left_s
 
-    assert asyncio.run(main()) < 1.0
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from simulator.__main__ import main as simulator_main
 from simulator.request_handler import Defaults
 from simulator.server import ServerOptions, SimulatorServer, read_log, run_in_thread
 from streaming.errors import UsageError
@@ -224,7 +225,7 @@ def test_signal_ends_simulator_cleanly_and_logs_shutdown(tmp_path: Path, number:
             sock.sendall(encode_request(PATHS["openai"], question_body("openai"), {"x-simulator-fault": "stall"}))
             assert select.select([sock], [], [], 10)[0]
             process.send_signal(number)
-            _, problems = process.communicate(timeout=10)
+            _, problems = process.communicate(timeout=300)
     assert (process.returncode, problems) == (0, "")
     assert (log_events(log, "closed")[0]["by"], log_events(log, "closed")[0]["how"]) == ("server", "shutdown")
 
@@ -241,9 +242,18 @@ def test_signal_ends_simulator_cleanly_and_logs_shutdown(tmp_path: Path, number:
     ],
 )
 def test_invalid_flags_exit_with_2_and_one_line(flags: list[str], output: str) -> None:
-    done = subprocess.run([sys.executable, "-m", "simulator", *flags], capture_output=True, text=True, timeout=30)
+    done = subprocess.run([sys.executable, "-m", "simulator", *flags], capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"simulator: {output}") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(("flag", "value"), [("--tokens", "1e9"), ("--tokens", "0"), ("--ttft-ms", "soon")])
+def test_invalid_number_of_a_flag_is_shown_with_what_to_write(
+    flag: str, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        simulator_main([flag, value])
+    assert f"{flag}: '{value}' is not a " in capsys.readouterr().err
 
 
 def test_port_in_use_raises_usage_error() -> None:

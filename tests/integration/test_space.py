@@ -94,7 +94,7 @@ def running_space(home: Path, variables: Mapping[str, str], *options: str) -> It
             yield port
         finally:
             process.send_signal(signal.SIGINT)  # after SIGTERM, Python would not run its exit handlers
-            process.wait(60)
+            process.wait(120)
             drained.join()
 
 

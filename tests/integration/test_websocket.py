@@ -4,7 +4,7 @@ import asyncio
 import base64
 import contextlib
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from hashlib import sha256
 from typing import Any
@@ -14,9 +14,11 @@ import websockets
 from websockets.asyncio.client import ClientConnection
 from websockets.frames import Frame, Opcode
 
-from server.chat_service import ChatService
 from settings import Settings
+from streaming.clock import Clock
 from streaming.events import TextDelta, ThinkingDelta
+from streaming.retry import RetryPolicy
+from streaming.session import Session
 from tests.asgi_server import UNLIMITED_VARIABLES, SingleAdapterProviders, serve_providers, wait_until
 from tests.integration.service_over_simulator import ProvidersWithoutModel, send_request
 from tests.scripted_adapter import FINISH, ScriptedAdapter, ScriptStep, words_script
@@ -44,7 +46,7 @@ async def send_frame(socket: ClientConnection, **fields: Any) -> None:
 
 
 async def receive_frame(socket: ClientConnection) -> dict[str, Any]:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         frame: dict[str, Any] = json.loads(await socket.recv())
     return frame
 
@@ -60,7 +62,7 @@ async def receive_until(socket: ClientConnection, *types: str) -> list[dict[str,
 async def receive_until_close(socket: ClientConnection) -> tuple[list[dict[str, Any]], int]:
     """Read to the end; return the frames and the server's close code."""
     frames: list[dict[str, Any]] = []
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         with contextlib.suppress(websockets.ConnectionClosed):
             while True:
                 frames.append(json.loads(await socket.recv()))
@@ -331,7 +333,7 @@ def test_oversized_upgrade_head_returns_431_and_closes() -> None:
                 "sec-websocket-key": base64.b64encode(bytes(16)).decode(), "cookie": "a" * 9000,
             }  # fmt: skip
             sent = await send_request(port, "/api/chat/ws", method="GET", headers=fields)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 return (await sent.read_response())[0]
 
     assert asyncio.run(main()) == 431
@@ -342,22 +344,25 @@ def test_ping_during_answer_is_answered() -> None:
         async with open_socket(ScriptedAdapter(ENDLESS_SCRIPT)) as socket:
             await send_frame(socket, **CHAT_BODY)
             await receive_until(socket, "chunk")
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 await (await socket.ping())
 
     asyncio.run(main())
 
 
-def test_internal_defect_is_logged_and_closes_with_1011(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    async def raise_defect(*_: object, **__: object) -> None:
+class DefectiveProviders(SingleAdapterProviders):
+    """Providers with a defect: no session can be made."""
+
+    def new_session(self, names: Sequence[str], *, clock: Clock, policy: RetryPolicy | None = None) -> Session:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(ChatService, "start_answer", raise_defect)
 
+def test_internal_defect_is_logged_and_closes_with_1011(caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> tuple[list[dict[str, Any]], int]:
-        async with open_socket(ScriptedAdapter([(0.0, FINISH)])) as socket:
+        async with (
+            serve_providers(DefectiveProviders(ScriptedAdapter([(0.0, FINISH)]))) as port,
+            websockets.connect(f"ws://127.0.0.1:{port}/api/chat/ws") as socket,
+        ):
             await send_frame(socket, **CHAT_BODY)
             return await receive_until_close(socket)
 

@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from guard import GuardVariables
-from settings import InvalidVariablesError, Settings, check_variables
+from settings import InvalidVariablesError, Settings, check_variables, find_misspelt_variables
 
 CANARY = "sk-canary-0123456789"
 
@@ -63,6 +63,20 @@ def test_lists_are_split_and_commas_alone_are_kept_for_the_error() -> None:
     )
     assert settings.allowed_origins == {"https://a.example", "http://b"}
     assert settings.allowed_hosts == {","} and settings.public_models == () and Settings().public_models is None
+
+
+def test_misspelt_variables_are_found_and_others_are_not() -> None:
+    known = {"OPENAI_BASE_URL", "ANTHROPIC_API_KEY", "RATE_LIMIT", "OPENAI_API_KEY", "XAI_API_KEY", "ZAI_API_KEY"}
+    variables = {
+        "OPENAI_BASEURL": "http://here", "ANTHROPIC_KEY": "k", "RATE_LIMITS": "off", "OPENAI_API_KEYS": " ",
+        "OPENAI_API_TYPE": "azure", "NVIDIA_API_KEY": "n", "PATH": "/bin", "HOME": "/", "XAI_API_KEY": "x",
+    }  # fmt: skip
+    assert find_misspelt_variables(variables, known) == [
+        "ANTHROPIC_KEY: is not read here (did you mean ANTHROPIC_API_KEY?)",
+        "OPENAI_BASEURL: is not read here (did you mean OPENAI_BASE_URL?)",
+        "RATE_LIMITS: is not read here (did you mean RATE_LIMIT?)",
+    ]
+    assert find_misspelt_variables({"RATE_LIMITS": "off", "RATE_LIMIT": "5"}, known) == []
 
 
 def test_settings_are_immutable() -> None:

@@ -19,6 +19,7 @@ class FakeWebSocket:
         self.sent: list[dict[str, Any]] = []
         self.close_code: int | None = None
         self.close_reason: str | None = None
+        self.remote_address: Any = None
         self._inbox: asyncio.Queue[str | None] = asyncio.Queue()
         self._closed = asyncio.Event()
 

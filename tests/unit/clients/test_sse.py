@@ -1,6 +1,7 @@
 """The SSE client over a scripted transport, on virtual time."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Callable
 from itertools import pairwise
 from typing import Any
@@ -12,6 +13,7 @@ from clients.answer_stream import ClientAnswerStream
 from clients.errors import ClientError, ConnectionLostError, InvalidResponseError, RequestRejectedError, StreamGoneError
 from clients.events import Event
 from clients.sse import SSEClient
+from clients.websocket import WebSocketClient
 from tests.unit.clients import wire_events
 from tests.virtual_time import loop_clock, run_on_virtual_time
 
@@ -111,6 +113,26 @@ def test_client_reads_answer_as_events() -> None:
     assert (request.method, str(request.url)) == ("POST", f"{URL}/api/chat/stream")
     assert request.read() == b'{"message":"Hi","resume":false}'
     assert (request.headers["authorization"], request.headers["x-client-request-id"]) == ("Bearer k-1", "mine")
+
+
+@pytest.mark.parametrize("client_class", [SSEClient, WebSocketClient])
+@pytest.mark.parametrize(
+    ("params", "words"),
+    [
+        ({"message": "half \ud83d"}, "half of a surrogate pair"),
+        ({"message": "Hi", "temperature": math.nan}, "cannot be written as JSON"),
+        ({"message": "Hi", "max_tokens": object()}, "cannot be written as JSON"),
+    ],
+)
+def test_request_that_is_no_json_is_rejected_before_it_is_sent(
+    client_class: type[SSEClient | WebSocketClient], params: Any, words: str
+) -> None:
+    async def main() -> None:
+        client = client_class(URL)
+        with pytest.raises(ClientError, match=rf"^request: [^\n]*{words}[^\n]* \(send "):
+            client.stream(**params)
+
+    asyncio.run(main())
 
 
 def test_failed_answer_ends_with_failed_event_and_calls_on_error() -> None:
@@ -420,3 +442,10 @@ def test_background_reading_calls_callbacks_until_disconnect() -> None:
 def test_invalid_url_raises_at_once() -> None:
     with pytest.raises(ClientError, match="begin it with http"):
         SSEClient("localhost:7860")
+
+
+def test_missing_certificate_file_is_named_where_certificates_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", "/nonexistent/ca.pem")
+    SSEClient("http://service.invalid")
+    with pytest.raises(ClientError, match=r"^SSL_CERT_FILE: cannot be read: No such file"):
+        SSEClient("https://service.invalid")

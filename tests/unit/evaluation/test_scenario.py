@@ -2,12 +2,15 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
 from evaluation.prompts.prompt_file import Prompt
-from evaluation.scenario import PlannedTrial, Scenario, full_name, plan, prompt_text, strategy_names, warm_trials
+from evaluation.runner.messages import prompt_messages
+from evaluation.scenario import PlannedTrial, Scenario, full_name, plan, strategy_names, warm_trials
 from streaming.errors import UsageError
+from streaming.messages import Message
 
 PROMPTS = tuple(Prompt(f"p{i}", f"Question {i}?") for i in range(3))
 
@@ -84,7 +87,7 @@ def test_plan_balances_order_of_every_pair() -> None:
         ({"transport": ("sse", "pigeon")}, "transport: 'pigeon' is unknown .* in-process, sse, websocket, openai"),
         ({"transport": ()}, "transport: none is named"),
         ({"transport": ("sse", "sse")}, "transport: one is repeated"),
-        ({"url": "http://a"}, "add --transport sse, websocket or openai"),
+        ({"url": "http://a"}, "add --transport sse, websocket, openai or browser"),
         (
             {"transport": ("in-process", "sse"), "retries": 1},
             "retries: only supported in-process",
@@ -112,7 +115,9 @@ def test_invalid_temperature_is_rejected(temperature: float) -> None:
 
 def test_prompts_are_sent_as_written_by_default_and_repeats_are_not_fresh() -> None:
     planned = plan(make_scenario(strategies=("direct",)))
-    assert {trial.nonce for trial in planned} == {""} and prompt_text(planned[0], "run") == planned[0].prompt.text
+    assert {trial.nonce for trial in planned} == {""} and prompt_messages(planned[0], "run") == planned[
+        0
+    ].prompt.messages
     assert [trial.fresh for trial in planned] == [trial.repeat == 1 for trial in planned]
 
 
@@ -120,7 +125,7 @@ def test_strategies_never_share_a_fresh_prompt() -> None:
     planned = plan(make_scenario())
     texts: dict[tuple[str, str], set[str]] = {}
     for trial in planned:
-        texts.setdefault((trial.provider, prompt_text(trial, "run")), set()).add(trial.strategy)
+        texts.setdefault((trial.provider, prompt_messages(trial, "run")[0].content), set()).add(trial.strategy)
     assert all(len(strategies) == 1 for strategies in texts.values()) and len(texts) == 2 * 2 * 3
     assert [trial.fresh for trial in planned] == [trial.repeat == 1 for trial in planned]
     verbatim = plan(make_scenario(fresh=False))
@@ -130,10 +135,10 @@ def test_strategies_never_share_a_fresh_prompt() -> None:
 def test_fresh_run_asks_no_prompt_twice() -> None:
     planned = plan(make_scenario(fresh=True))
     assert all(trial.fresh for trial in planned)
-    texts = [prompt_text(trial, f"run-{trial.number}") for trial in planned]
+    texts = [prompt_messages(trial, f"run-{trial.number}")[0].content for trial in planned]
     assert len(set(texts)) == len(texts)
     assert all(text.endswith(f"] {t.prompt.text}") for text, t in zip(texts, planned, strict=True))
-    assert prompt_text(planned[0], "run") != prompt_text(planned[0], "another run")
+    assert prompt_messages(planned[0], "run") != prompt_messages(planned[0], "another run")
 
 
 def test_prompts_with_a_common_opening_are_not_both_fresh() -> None:
@@ -157,6 +162,22 @@ def test_warm_run_asks_each_request_once_before_and_has_no_fresh_trial() -> None
 
 def cells_of(planned: Sequence[PlannedTrial]) -> set[tuple[object, ...]]:
     return {(t.provider, t.strategy, t.prompt.id, t.repeat) for t in planned}
+
+
+def test_nonce_stands_before_the_first_message_of_a_conversation() -> None:
+    history = (Message("user", "France?"), Message("assistant", "Paris"))
+    prompt = Prompt("p", "And Portugal?", system="Answer with one word.", history=history, max_tokens=7)
+    scenario = Scenario(("m",), ("direct",), (prompt, *PROMPTS), fresh=True)
+    planned = next(trial for trial in plan(scenario) if trial.prompt == prompt)
+    system, *rest = prompt_messages(planned, "run")
+    assert system.role == "system" and system.content.endswith("] Answer with one word.")
+    assert rest == [*history, Message("user", "And Portugal?")]
+    assert [scenario.max_tokens_of(each) for each in (prompt, PROMPTS[0])] == [7, 128]
+
+
+def test_conversations_that_differ_only_in_their_system_prompt_are_both_fresh() -> None:
+    twins = (Prompt("a", "Why?", system="Be brief."), Prompt("b", "Why?", system="Be thorough."))
+    assert all(trial.fresh for trial in plan(Scenario(("m",), ("direct",), twins)))
 
 
 @pytest.mark.parametrize("more", [{"repeats": 6}, {"prompts": (*PROMPTS, Prompt("new", "New?"))}])
@@ -185,3 +206,15 @@ def test_full_name_joins_provider_and_model(provider: str, model: str | None, na
 def test_too_many_trials_are_rejected_before_planning() -> None:
     with pytest.raises(UsageError, match="at most 1000000"):
         Scenario(("local",), ("direct",), (Prompt("p", "Hi"),), repeats=10**9)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"arrivals": "poisson"}, "arrivals: poisson needs an open loop"),
+        ({"concurrency": 10_001}, "concurrency: too many"),
+    ],
+)
+def test_load_that_cannot_be_is_rejected(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        Scenario(("sim:a",), ("direct",), (Prompt("p", "Why?"),), **changes)

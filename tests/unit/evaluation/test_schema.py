@@ -1,8 +1,6 @@
 """The journal: writing, reading back, and incomplete or invalid lines."""
 
 import json
-import subprocess
-import sys
 import tempfile
 from decimal import Decimal
 from pathlib import Path
@@ -109,14 +107,6 @@ def test_trial_units_match_column_names() -> None:
     assert missing == set()
 
 
-def test_record_module_imports_neither_pandas_nor_asyncio() -> None:
-    code = (
-        "import sys, evaluation.schema\n"
-        "assert not {'pandas', 'numpy', 'asyncio', 'rich'} & set(sys.modules), sorted(sys.modules)"
-    )
-    subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[3], check=True, timeout=60)
-
-
 @pytest.mark.parametrize(
     "changes",
     [{"ttft_s": "abc"}, {"cost_usd": "abc"}, {"cost_usd": []}, {"chunks": 1.5}, {"trial_id": ["a"]},
@@ -147,7 +137,7 @@ def test_non_finite_event_time_is_rejected_before_writing(tmp_path: Path, number
             st.integers(0),
             st.text(),
             *[st.none() | st.integers() for _ in range(2)],
-            *[st.none() | st.floats(allow_nan=False, allow_infinity=False) for _ in range(2)],
+            *[st.none() | st.floats(allow_nan=False, allow_infinity=False) for _ in range(3)],
         )
     )
 )

@@ -22,7 +22,7 @@ def make_answer(number: int = 1, **changes: Any) -> dict[str, Any]:
         "outcome": "completed", "finish_reason": "stop", "error_type": None, "error_message": None,
         "http_status": None, "connect_s": 0.1, "sent_s": 10.5, "headers_s": 10.6, "attempts": 1,
         "fell_back_to": None, "cost_usd": None, "merged_reads": 0, "stamp_source": "kernel", "resumed": 0,
-        "real_time": True, "worker": 0,
+        "real_time": True, "worker": 0, "peer_address": "127.0.0.1",
         "usage": {"input_tokens": 3, "output_tokens": 4, "thinking_tokens": 0, "source": "reported"},
         "events": [*texts, [10.8, "finish", None, None]],
     }  # fmt: skip

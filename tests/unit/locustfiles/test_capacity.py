@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
-from evaluation.load_test.capacity import TOLERANCE, CapacitySearch
+from evaluation.levels import GROWTH
+from evaluation.load_test.capacity import CapacitySearch, KneeSearch
 from streaming.errors import UsageError
 
 
@@ -24,7 +25,7 @@ def test_search_finds_sharp_limit_from_below_within_tolerance(limit: int) -> Non
     result, _ = search_capacity(lambda streams: streams <= limit)
     assert result is not None
     assert result <= limit
-    assert limit - result <= max(1, limit * TOLERANCE + 1)
+    assert limit - result <= max(1, limit * GROWTH + 1)
 
 
 def test_search_doubles_first_and_confirms_result() -> None:
@@ -67,3 +68,28 @@ def test_searches_with_fuzzy_limit_agree_within_ten_percent() -> None:
 def test_invalid_search_range_is_rejected(first: int, most: int) -> None:
     with pytest.raises(UsageError, match="--users"):
         CapacitySearch(first, most)
+
+
+def search_knee(delivered_per_s: Callable[[int], float], most: int = 4096) -> tuple[int | None, list[int]]:
+    search, steps = KneeSearch(most), []
+    while (streams := search.next_streams) is not None:
+        steps.append(streams)
+        assert len(steps) < 100, "the search ends"
+        search.report_result(True, delivered_per_s(streams))
+    return search.capacity, steps
+
+
+@pytest.mark.parametrize("limit", [1, 3, 8, 40, 333])
+def test_knee_is_where_the_service_delivers_no_more(limit: int) -> None:
+    knee, steps = search_knee(lambda streams: 2.0 * min(streams, limit))
+    assert knee is not None and knee == pytest.approx(limit, abs=max(1, 2 * GROWTH * limit))
+    assert steps[0] == 1 and max(steps) <= 4 * limit, "it stops when the service is saturated"
+
+
+def test_knee_of_a_service_that_delivers_nothing_is_none_after_one_step() -> None:
+    assert search_knee(lambda _: 0.0) == (None, [1])
+
+
+def test_sweep_to_less_than_one_stream_is_rejected() -> None:
+    with pytest.raises(UsageError, match="--most"):
+        KneeSearch(0)

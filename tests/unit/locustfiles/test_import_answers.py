@@ -13,7 +13,7 @@ from evaluation.analysis import slo
 from evaluation.load_test import import_answers, judge
 from evaluation.reports import markdown
 from streaming.errors import UsageError
-from tests.unit.locustfiles.answer_factories import make_answer, write_answers
+from tests.unit.locustfiles.answer_factories import HEADER, make_answer, write_answers
 
 
 def convert_and_load(folder: Path, *answers: dict[str, Any], **options: Any) -> Any:
@@ -35,6 +35,18 @@ def test_answer_converts_to_trial_with_metrics(tmp_path: Path) -> None:
     assert math.isnan(trial["delay_mean_s"]), "over a wire nobody knows how long a strategy held what"
     assert len(run.events) == 5 and run.events["source_s"].isna().all()
     assert run.events["kind"].tolist() == ["delivered_text"] * 4 + ["delivered_finish"]
+
+
+def test_steps_of_a_sweep_are_levels_without_the_answers_between_them(tmp_path: Path) -> None:
+    answers = [make_answer(number, level=level) for number, level in enumerate((1, 4, 4), start=1)]
+    answers.append(make_answer(9, level=4, ramping=True))
+    write_answers(tmp_path, *answers, header={**HEADER, "levels": [1, 4], "users": 4})
+    import_answers.write_journal(tmp_path)
+    run = evaluation.load(tmp_path)
+    assert run.is_sweep and run.trials["level"].tolist() == [1.0, 4.0, 4.0]
+    loads = run.manifest["loads"]
+    assert [(load["level"], load["concurrency_max"]) for load in loads] == [(1.0, 1), (4.0, 2)]
+    assert loads[0]["shortfall"] is None and loads[1]["shortfall"] == "4 users requested, at most 2 concurrent answers"
 
 
 def test_merged_reads_mark_trial_disturbed_and_callback_timestamps_unknown(tmp_path: Path) -> None:

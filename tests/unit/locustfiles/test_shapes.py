@@ -23,5 +23,9 @@ def test_users_at_follows_each_shape(shape: str, users: list[int]) -> None:
     assert [shapes.users_at(shape, share, 100) for share in SHARES] == users
 
 
+def test_levels_of_a_sweep_have_equal_parts_of_the_time() -> None:
+    assert [shapes.level_at((1, 2, 4, 8), share) for share in (0.0, 0.24, 0.26, 0.5, 0.99, 1.0)] == [1, 1, 2, 4, 8, 8]
+
+
 def test_shapes_are_distinct() -> None:
     assert len({tuple(shapes.users_at(name, share, 100) for share in SHARES) for name in shapes.SHAPES}) == 5

@@ -108,6 +108,8 @@ def test_vendor_response_decodes_to_its_expected_result(name: str, piece_bytes: 
     }
     assert counts == counts | expect.get("usage", {})
     assert all(counts[key] != value or usage.source != "reported" for key, value in expect.get("usage_not", {}).items())
+    if "billed_usd" in expect:
+        assert usage.billed_usd == Decimal(expect["billed_usd"])
     assert text_of(events, TextDelta) == expect.get("text", text_of(events, TextDelta))
     assert text_of(events, ThinkingDelta) == expect.get("thinking", text_of(events, ThinkingDelta))
     assert outcome == expect.get("outcome", outcome)

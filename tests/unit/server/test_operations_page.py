@@ -23,6 +23,7 @@ from settings import METRICS_FOLDER, Settings
 from streaming.events import Notice, TextDelta, Usage
 from streaming.meter import Cost, MeterReading
 from streaming.pipeline import Receipt
+from ui.answers import GRACE_S
 
 ROOT = Path(__file__).parents[3]
 PACKAGES = ("streaming", "guard", "providers", "simulator", "server", "clients", "ui", "evaluation")
@@ -104,6 +105,8 @@ def test_operations_page_defaults_match_code(name: str) -> None:
     default = table_rows("Variables")[name][0].partition(" ")[0]
     if name == "READER_TIMEOUT_S":
         assert Settings().reader_timeout_s == int(default)
+    elif name == "PAGE_GRACE_S":
+        assert Settings().page_grace_s == int(default) == GRACE_S
     elif name == "FIRST_CONTENT_S":
         limits = default_timeouts(Settings())
         numbers = re.findall(r"\d+", table_rows("Variables")[name][0])
@@ -155,7 +158,7 @@ def test_operations_page_nginx_config_matches_compose() -> None:
     shown = PAGE.split("```nginx\n")[1].split("```")[0]
     run = dedent((ROOT / "compose.yaml").read_text(encoding="utf-8").split("content: |\n")[1]).replace("$$", "$")
     replicas = "    server 127.0.0.1:7860;\n    server 127.0.0.1:7861;\n"
-    assert run.replace("    server app:7860;\n", replicas) == shown
+    assert run.replace("    server app:${PORT:-7860};\n", replicas) == shown
 
 
 def test_keep_alive_timeout_exceeds_proxy_timeout() -> None:

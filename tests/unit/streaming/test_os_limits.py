@@ -38,9 +38,9 @@ def fake_limits(
 @pytest.mark.parametrize(
     ("soft", "hard", "count", "after"),
     [
-        (256, 4096, 512, 576),
+        (256, 4096, 512, 560),
         (1024, 4096, 512, 1024),
-        (256, resource.RLIM_INFINITY, 100_000, 100_064),
+        (256, resource.RLIM_INFINITY, 100_000, 100_048),
         (256, 4096, None, 4096),
         (resource.RLIM_INFINITY, resource.RLIM_INFINITY, 512, resource.RLIM_INFINITY),
     ],
@@ -64,7 +64,7 @@ def test_raise_fd_limit_of_unlimited_system_that_rejects_more_takes_what_it_acce
 def test_raise_fd_limit_beyond_hard_limit_raises_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
     limits = fake_limits(monkeypatch, 256, 512)
     with pytest.raises(
-        UsageError, match=r"512 concurrent connections need 576, .* allows 512 \(use at most 448 .*-Hn 576"
+        UsageError, match=r"512 concurrent connections need 560, .* allows 512 \(use at most 464 .*-Hn 560"
     ):
         os_limits.raise_fd_limit(512)
     assert limits.now == (256, 512)

@@ -22,17 +22,30 @@ def join_text(turn: HistoryMessage) -> str:
 def test_waiting_stage_shows_elapsed_time_and_label() -> None:
     view = AnswerView(100.0)
     assert "Connecting" in view.stage
-    assert "Thinking…" in refresh_and_read_stage(view, 100.4, [Notice("connected", "Connected.")])
+    assert "Waiting for first token" in refresh_and_read_stage(view, 100.4, [Notice("connected", "Connected.")])
     line = refresh_and_read_stage(view, 101.5)
-    assert "Waiting" in line and "1.5 s" in line and "Analyzing…" in line
-    assert view.announcement == "Waiting"
+    assert "Waiting for first token" in line and "1.5 s" in line and "Thinking" not in line
+    assert view.announcement == "Waiting for first token"
 
 
-def test_view_refreshes_at_most_twice_a_second_within_a_stage() -> None:
+def test_strip_keeps_times_of_passed_stages_and_labels_wait_as_chosen() -> None:
+    for timed_words, waiting in ((False, "Waiting for first token"), (True, "Analyzing…")):
+        view = AnswerView(100.0, timed_words=timed_words)
+        view.feed([Notice("connected", "Connected.")], 100.04)
+        view.refresh(READING, 101.5)
+        assert f"<strong>{waiting}</strong>" in view.strip_html() and "<b>40 ms</b>" in view.strip_html()
+        view.feed([TextDelta("a")], 102.04)
+        view.refresh(READING, 104.04)
+        assert "<b>2.0 s</b>" in view.strip_html() and "<strong>Streaming</strong>" in view.strip_html()
+        assert 'data-values="2.0 s|1.61 s||' in view.figures_html(), "the clock of the stage, then the metrics"
+
+
+def test_view_refreshes_once_an_interval_within_a_stage() -> None:
     view = AnswerView(0.0)
     before = refresh_and_read_stage(view, 1.0, [TextDelta("a")]), view.meter
-    view.feed([TextDelta("b")], 1.4)
-    view.refresh(replace(READING, elapsed_s=9.0), 1.4)
+    early_s = 1.0 + 0.8 * REFRESH_INTERVAL_S
+    view.feed([TextDelta("b")], early_s)
+    view.refresh(replace(READING, elapsed_s=9.0), early_s)
     assert (view.stage, view.meter) == before
     view.refresh(replace(READING, elapsed_s=9.0), 1.0 + REFRESH_INTERVAL_S)
     assert view.stage != before[0] and "9.00 s" in view.meter
@@ -41,7 +54,7 @@ def test_view_refreshes_at_most_twice_a_second_within_a_stage() -> None:
 def test_stage_change_is_shown_at_once() -> None:
     view = AnswerView(0.0)
     refresh_and_read_stage(view, 1.0)
-    assert "Answering" in refresh_and_read_stage(view, 1.01, [TextDelta("a")])
+    assert "Streaming" in refresh_and_read_stage(view, 1.01, [TextDelta("a")])
 
 
 def test_busy_indicator_is_shown_only_while_waiting() -> None:
@@ -113,18 +126,17 @@ def test_truncated_answer_shows_expanded_error() -> None:
     view.feed([TextDelta("half a sen"), failed], 1.0)
     view.close(replace(RECEIPT, outcome="truncated", finish_reason=None, error=failed), 1.0)
     receipt = view.messages()[-1]
-    assert "Cut off" in receipt["metadata"]["title"] and "status" not in receipt["metadata"]
+    assert "Interrupted" in receipt["metadata"]["title"] and "status" not in receipt["metadata"]
     assert "**The stream ended without a finish reason.**" in join_text(receipt)
-    assert "sg-bad" in view.stage and "Complete" not in view.stage
+    assert "sg-bad" in view.stage and "Done" not in view.stage
 
 
 def test_simulated_answer_is_labelled_everywhere() -> None:
     view = AnswerView(0.0, simulated=True, no_price="none, simulated")
     view.feed([TextDelta("a"), Finish("stop")], 1.0)
     view.close(RECEIPT, 1.0)
-    assert "Simulated · Complete" in view.stage
-    assert view.announcement.startswith("Simulated · Complete")
-    assert view.messages()[-1]["metadata"]["title"].startswith("Simulated · Complete")
+    assert "Simulated · Done" in view.stage
+    assert view.announcement.startswith("Simulated · Done")
     assert "none <small>simulated</small>" in view.meter
 
 
@@ -134,6 +146,6 @@ def test_show_error_escapes_message_and_keeps_text() -> None:
     view.show_error("strategy '<x>': unknown")
     answer, refusal = view.messages()
     assert join_text(answer) == "a"
-    assert refusal["metadata"]["title"] == "Not answered"
+    assert refusal["metadata"]["title"] == "Not sent"
     for shown in (view.stage, view.announcement, join_text(refusal)):
         assert "&lt;x&gt;" in shown and "<x>" not in shown

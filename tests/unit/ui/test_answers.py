@@ -57,7 +57,7 @@ def test_rate_limited_answer_shows_wait_time() -> None:
     first, second, count = run_on_virtual_time(main())
     assert first.receipt is not None and first.receipt.outcome == "completed"
     assert second.receipt is None and count == 1
-    assert strings.NOT_ANSWERED in second.stage and 'data-left-s="56"' in second.stage, "4 s of the minute are over"
+    assert strings.NOT_SENT in second.stage and 'data-left-s="56"' in second.stage, "4 s of the minute are over"
 
 
 def test_guard_rejection_is_shown_with_reason() -> None:
@@ -71,7 +71,7 @@ def test_guard_rejection_is_shown_with_reason() -> None:
         return view, len(providers.adapter.requests)
 
     view, count = run_on_virtual_time(main())
-    assert count == 0 and strings.NOT_ANSWERED in view.stage and view.unfinished
+    assert count == 0 and strings.NOT_SENT in view.stage and view.unfinished
 
 
 def test_service_with_keys_requires_access_key_on_page() -> None:
@@ -148,7 +148,7 @@ def test_answer_stops_at_page_budget_and_next_is_rejected() -> None:
     assert first.receipt is not None and first.receipt.outcome == "cancelled"
     assert strings.BUDGET_REACHED in last_message(first)
     assert closed_s == [2.0], "8 characters are two tokens, and those came with the second word"
-    assert second.receipt is None and "has spent $0.020" in second.stage
+    assert second.receipt is None and "$0.020 has been spent" in second.stage
 
 
 def test_spending_is_recorded_after_stop() -> None:
@@ -200,7 +200,7 @@ def test_page_key_is_used_only_by_its_page_and_removed_on_close(caplog: pytest.L
     with caplog.at_level(logging.DEBUG):
         own, other, received_keys, closed, shown = run_on_virtual_time(main())
     assert own.receipt is not None and own.receipt.outcome == "completed"
-    assert other.receipt is None and "OPENAI_API_KEY" in other.stage
+    assert other.receipt is None and "has no API key" in other.stage
     assert received_keys == [{"OPENAI_API_KEY": KEY}] and closed == [True]
     assert not any(KEY in text for text in (*shown, caplog.text))
     assert strings.KEY_REMOVED in shown[3]
@@ -429,3 +429,24 @@ def test_answer_without_reported_usage_is_charged_as_reserved_on_page() -> None:
 
     first, second = run_on_virtual_time(main())
     assert first.receipt is not None and second.receipt is None and "0.15 USD a day" in second.stage
+
+
+def test_own_price_counts_for_budget_where_no_price_is_known() -> None:
+    async def main() -> tuple[AnswerView, AnswerView, list[str | None]]:
+        providers = FakeProviders(SlowAdapter())
+        answer_service = make_answer_service(providers)
+        settings = {"provider": "ollama:a", "budget": "0.01", "price": "0/3000"}
+        first = await ask_to_end(answer_service, **settings)
+        second = await ask_to_end(answer_service, **settings)
+        page_session = answer_service.page_sessions.get("a")
+        forms = [
+            ChatForm("", provider="ollama:a", budget=b, price=p)
+            for b, p in (("1", ""), ("1", "x"), ("", ""), ("1", "0/1"))
+        ]
+        return first, second, [answer_service.budget_problem(page_session, form) for form in forms]
+
+    first, second, problems = run_on_virtual_time(main())
+    assert first.receipt is not None and first.receipt.reading.cost is not None
+    assert first.receipt.reading.cost.total_usd == Decimal("0.012"), "4 tokens at 3000 USD per million"
+    assert "$0.012 has been spent" in second.stage
+    assert problems == [strings.BUDGET_UNHELD.format(name="ollama:a"), strings.BAD_PRICE, None, None]

@@ -1,4 +1,4 @@
-"""Tests of the page's Gradio configuration: private events, limits, and the results tab."""
+"""Tests of the page's Gradio configuration: private events and limits."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from tests.unit.ui.ui_fixtures import make_answer_service
 from tests.virtual_time import run_on_virtual_time
 from ui.app import CONTENT_SECURITY_POLICY, QUEUE_SIZE, build_page
 from ui.components import CONCURRENCY_LIMIT
-from ui.results import MAX_PLOTS, SAMPLE, ResultsHandlers
+from ui.results.run_list import SAMPLE
 
 
 @pytest.fixture(scope="module")
@@ -53,41 +53,17 @@ def test_content_security_policy_allows_no_other_origin() -> None:
     assert "data:" not in script
 
 
-def test_sample_run_is_shown_with_charts_and_provenance() -> None:
-    results = ResultsHandlers()
-    assert ("sample run", "") in results.choices()
-    report, wrong, *rest = results.show("")
-    boxes, plots, captions = (rest[i * MAX_PLOTS : (i + 1) * MAX_PLOTS] for i in range(3))
-    assert wrong == "" and "## Provenance" in report
-    assert "sim:caching (simulated) is better than local for fresh prompts" in report
-    shown = sum(box["visible"] for box in boxes)
-    assert shown >= 4
-    assert [plot is not None for plot in plots] == [bool(caption) for caption in captions]
-    assert sum(plot is not None for plot in plots) == shown
-
-
-@pytest.mark.parametrize("name", ["../docs/sample-run", "/etc", "nothing", None])
-def test_results_rejects_unlisted_run(name: str | None) -> None:
-    report, wrong, *_ = ResultsHandlers().show(name)
-    assert report == "" and "There is no such run" in wrong
-
-
-def test_results_shows_error_for_unreadable_run(tmp_path: Any) -> None:
-    (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / "manifest.json").write_text("{")
-    report, wrong, *_ = ResultsHandlers(tmp_path).show("broken")
-    assert report == "" and 'role="alert"' in wrong
-
-
 def test_sample_run_is_small() -> None:
-    assert sum(path.stat().st_size for path in SAMPLE.iterdir()) < 300_000
+    assert sum(path.stat().st_size for path in SAMPLE.iterdir()) < 400_000
 
 
 def test_stale_update_is_discarded_from_all_cleared_outputs(page_config: Any) -> None:
     emptied = [f.outputs for f in page_functions(page_config) if f.name == "clear"]
     settled = [f.outputs for f in page_functions(page_config) if f.name == "discard_stale_update"]
     assert len(emptied) == 1 and len(settled) >= 2
-    assert all(outputs == emptied[0] for outputs in settled)
+    *shown, undo = emptied[0]
+    assert undo.elem_id == "sg-undo-clear"
+    assert all(outputs == shown for outputs in settled)
 
 
 def test_progress_is_shown_only_on_chats_and_report(page_config: Any) -> None:

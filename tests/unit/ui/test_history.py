@@ -23,7 +23,7 @@ def test_thoughts_and_receipts_are_not_sent_to_model() -> None:
         history_message("user", "One?"),
         history_message("assistant", "hm", "Thought"),
         history_message("assistant", "1."),
-        history_message("assistant", "| Receipt |", "Complete"),
+        history_message("assistant", "| Receipt |", "Done"),
     ]
     assert to_messages(history, "Two?", "") == (
         Message("user", "One?"),

@@ -41,8 +41,8 @@ def test_format_cost_has_two_digits_and_names_unreported_source(usd: str, source
 
 
 def test_unknown_price_is_not_shown_as_zero() -> None:
-    assert html.format_cost(None, "reported") == "unknown price"
-    assert "unknown price" in html.meter_html(READING)
+    assert html.format_cost(None, "reported") == "Price unknown"
+    assert "Price unknown" in html.meter_html(READING)
     assert "$0" not in html.meter_html(READING) + html.receipt_headline(RECEIPT) + html.receipt_markdown(RECEIPT)
 
 
@@ -65,8 +65,8 @@ def test_stage_line_escapes_html() -> None:
 @pytest.mark.parametrize(
     ("outcome", "reason", "kept_words"),
     [
-        ("truncated", None, "Cut off"),
-        ("completed", "length", "Cut at the token limit"),
+        ("truncated", None, "Interrupted"),
+        ("completed", "length", "Stopped at max tokens"),
         ("cancelled", None, "Stopped"),
         ("failed", None, "Failed"),
         ("failed", "error", "Ended by an error"),
@@ -80,13 +80,13 @@ def test_incomplete_outcome_is_never_called_complete(
 ) -> None:
     receipt = replace(RECEIPT, outcome=outcome, finish_reason=reason)
     assert kept_words in html.outcome_label(receipt)
-    assert "Complete" not in html.receipt_headline(receipt) + html.receipt_markdown(receipt)
+    assert "Done" not in html.receipt_headline(receipt) + html.receipt_markdown(receipt)
     assert not html.is_complete(receipt)
 
 
 def test_completed_receipt_is_called_complete() -> None:
     assert html.is_complete(RECEIPT)
-    assert html.receipt_headline(RECEIPT) == "Complete · 520 characters · 130 tokens reported · 4.37 s · unknown price"
+    assert html.receipt_headline(RECEIPT, "gpt-x") == "gpt-x · TTFT 1.61 s · 47.4 tokens/s · 130 tokens"
     assert html.failure_text(RECEIPT) == ""
 
 
@@ -97,8 +97,8 @@ def test_receipt_of_stopped_answer_shows_cost_and_stop_time() -> None:
         replace(RECEIPT, outcome="cancelled", finish_reason=None, stop_s=0.034, reading=reading)
     )
     assert "| Provider stopped within | 0.03 s |" in text
-    assert "| Tokens out | 50 (counted) |" in text
-    assert "| of these, thinking | 7 |" in text
+    assert "| Output tokens | 50 (counted) |" in text
+    assert "| Of these, thinking | 7 |" in text
     assert "≈ \\$0.00020 (prices: genai-prices, 2026-11-01)" in text
     assert strings.KEPT in text
 

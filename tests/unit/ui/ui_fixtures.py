@@ -12,8 +12,10 @@ from guard import Guard, GuardConfig
 from guard.config import UNLIMITED_BUDGET
 from providers.models.source import ProviderSource
 from server.chat_service import ChatService
+from server.feedback import FeedbackStore
 from server.metrics import Metrics
 from server.offer import Offer
+from server.recordings import AnswerRecorder
 from streaming.adapter import ListedModel
 from streaming.clock import Clock
 from streaming.errors import MissingKeyError, StreamgaugeError, TruncatedStreamError
@@ -36,6 +38,7 @@ class FakeProviderInfo:
     ready: bool = True
     needs: str | None = None
     simulated: bool = False
+    model: str = "a-model"
 
 
 class SlowAdapter(InProcessAdapter):
@@ -61,6 +64,18 @@ class SlowAdapter(InProcessAdapter):
 
     async def aclose(self) -> None:
         """Release nothing: there are no resources."""
+
+
+class FastAdapter(SlowAdapter):
+    """An adapter that sends 45 chunks a second for four seconds."""
+
+    CHUNKS = 180
+
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
+        for _ in range(self.CHUNKS):
+            await asyncio.sleep(1 / 45)
+            yield TextDelta("x")
+        yield Finish("stop")
 
 
 class FakeProviders:
@@ -130,10 +145,14 @@ def make_chat_service(
     guard: Guard | None = None,
     offer: Offer | None = None,
     metrics: Metrics | None = None,
+    recorder: AnswerRecorder | None = None,
+    feedback: FeedbackStore | None = None,
 ) -> ChatService:
     """Return a chat service over these providers, on the loop's clock."""
     guard = guard or Guard(configuration, clock=loop_clock())
-    return ChatService(providers, offer or Offer(), guard, metrics or Metrics(), loop_clock())
+    made = ChatService(providers, offer or Offer(), guard, metrics or Metrics(), loop_clock(), recorder=recorder)
+    made.feedback = feedback
+    return made
 
 
 def make_answer_service(

@@ -1,6 +1,7 @@
 """Comparison of two runs: verdicts with intervals, pairing, and no verdict from noise."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from evaluation.__main__ import main
 from evaluation.analysis import compare
 from evaluation.analysis.compare import CellKey, MetricChange, RunComparison
 from evaluation.analysis.metric_names import parse_metrics
-from evaluation.prompts.prompt_file import Prompt
+from evaluation.prompts.prompt_file import BodySpec, Prompt, Turn
 from evaluation.reports import compare as reports_compare
 from evaluation.scenario import PlannedTrial, plan
 from evaluation.schema import EventRow, Trial
@@ -86,6 +87,17 @@ def test_runs_with_different_prompts_are_compared_unpaired_and_told_apart(tmp_pa
     result = change_of_metric(comparison, "ttft_s")
     assert not result.paired and result.n == 8 and result.verdict == "cannot tell"
     assert "prompts: 8 in A, 8 in B, 0 in both" in comparison.differences
+
+
+def test_prompts_that_send_something_else_under_the_same_id_are_told_apart(tmp_path: Path) -> None:
+    plain, talk = Prompt("q1", "Why?"), Prompt("q1", "Why?", turns=(Turn("And how?"),))
+    shapes = [Prompt("s2", "", body=BodySpec("s", 100, shared)) for shared in (0, 80)]
+    a = write_run(tmp_path / "a", prompts=(plain, shapes[0]))
+    b = write_run(tmp_path / "b", prompts=(talk, shapes[1]))
+    facts = json.loads((b / "manifest.json").read_text())
+    facts["scenario"]["think_s"] = 2.0
+    (b / "manifest.json").write_text(json.dumps(facts))
+    assert compare_folders(a, b).differences == ["think s: 0 in A, 2 in B", "prompts: 2 in A, 2 in B, 0 in both"]
 
 
 def test_different_scenarios_and_model_serveds_are_said(tmp_path: Path) -> None:
@@ -187,9 +199,10 @@ def test_fail_if_worse_rejects_neutral_metric() -> None:
 def test_primary_metrics_make_the_claims(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     a, b = write_run(tmp_path / "a", output_tps=50.0), write_run(tmp_path / "b", output_tps=40.0)
     assert main(["compare", str(a), str(b), "--primary", "output_tps"]) == 0
-    changes = json.loads(capsys.readouterr().out.splitlines()[-1])["changes"]
-    assert {change["verdict"] for change in changes if change["metric"] == "output_tps"} == {"worse"}
-    assert {change["verdict"] for change in changes if change["metric"] == "ttft_s"} == {"exploratory"}
+    *lines, last = capsys.readouterr().out.splitlines()
+    changes = json.loads(last)["changes"]
+    assert {(change["metric"], change["verdict"]) for change in changes} == {("output_tps", "worse")}
+    assert any(re.search(r"ttft \(ms\) .* exploratory", line) for line in lines)
     assert main(["compare", str(a), str(b), "--primary", "failed"]) == 2
 
 

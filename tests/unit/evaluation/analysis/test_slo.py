@@ -9,8 +9,8 @@ import pytest
 
 from benchmarks._known_truth import Design, make_run
 from evaluation import tables
-from evaluation.analysis import slo
-from evaluation.analysis.slo import Verdict
+from evaluation.analysis import slo, slo_checks
+from evaluation.analysis.slo_checks import Verdict
 from evaluation.scenario import plan
 from streaming.errors import UsageError
 from tests.unit.evaluation import factories
@@ -24,7 +24,7 @@ def check_slo(folder: Path, text: str, change: Any = None) -> list[Verdict]:
         columns = {"ttft_s": 0.2 + 0.001 * planned.block, "stalls": 0} | (change(planned) if change else {})
         rows.append((factories.make_trial(planned, **columns), factories.make_gap_events(planned, 0.02, 0.04)))
     factories.write_run(folder, expected, rows)
-    return slo.check_objectives(tables.from_journal(folder), slo.parse_slo(text))
+    return slo_checks.check_objectives(tables.from_journal(folder), slo.parse_slo(text))
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def judge_latencies(rng: np.random.Generator, n: int, ratio: float) -> str:
     true_p95 = math.exp(1.6449 * 0.3)
     latencies = 0.8 * ratio / true_p95 * np.exp(rng.normal(0, 0.3, n))
     run = make_run(Design(n), {"a": latencies})
-    return slo.check_objectives(run, slo.parse_slo("ttft_p95<800ms"))[0].outcome
+    return slo_checks.check_objectives(run, slo.parse_slo("ttft_p95<800ms"))[0].outcome
 
 
 def test_objective_that_is_not_met_rarely_passes_and_a_clear_one_does() -> None:
@@ -119,7 +119,7 @@ def test_gap_objective_of_few_trials_is_too_few(tmp_path: Path) -> None:
     expected = factories.make_scenario(("sim:a",), repeats=1)
     rows = [(factories.make_trial(p), factories.make_gap_events(p, *[0.02] * 200)) for p in plan(expected)]
     factories.write_run(tmp_path, expected, rows)
-    (result,) = slo.check_objectives(tables.from_journal(tmp_path), slo.parse_slo("icl_p95<50ms"))
+    (result,) = slo_checks.check_objectives(tables.from_journal(tmp_path), slo.parse_slo("icl_p95<50ms"))
     assert result.outcome == "too few" and result.needed == 1200 and "gaps" in str(result)
 
 
@@ -144,11 +144,19 @@ def test_unmeasured_objective_is_not_met(tmp_path: Path) -> None:
 
 def test_run_without_trials_meets_no_objective(tmp_path: Path) -> None:
     factories.write_run(tmp_path, factories.make_scenario(), [])
-    (result,) = slo.check_objectives(tables.from_journal(tmp_path), slo.parse_slo("failed<1%"))
+    (result,) = slo_checks.check_objectives(tables.from_journal(tmp_path), slo.parse_slo("failed<1%"))
     assert not result.met
 
 
 def test_missed_objective_outweighs_one_with_too_few_answers(tmp_path: Path) -> None:
     result = check_slo(tmp_path, "ttft_p95<800ms,ttft_max<1ms")
-    assert slo.worst_outcome(result) == "missed" and slo.worst_outcome(result[:1]) == "too few"
-    assert slo.EXIT_CODES == {"met": 0, "missed": 1, "too few": 4}
+    assert slo_checks.worst_outcome(result) == "missed" and slo_checks.worst_outcome(result[:1]) == "too few"
+    assert slo_checks.EXIT_CODES == {"met": 0, "missed": 1, "too few": 4}
+
+
+@pytest.mark.parametrize(
+    "text", ["failed<150%", "stalled<1000%", "failed<0%", "failed>100%", "failed>=0%", "failed<=100%", "qoe_p50>1.2"]
+)
+def test_objective_that_no_run_can_meet_or_miss_is_rejected(text: str) -> None:
+    with pytest.raises(UsageError, match=r"cannot be met or missed \(use a share between 0% and 100%\)"):
+        slo.parse_slo(text)

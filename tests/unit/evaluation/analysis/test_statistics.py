@@ -114,17 +114,19 @@ def test_chunk_gaps_are_within_trial_and_text_only() -> None:
             ("t1", "source_finish", None, 0.9, None),
             ("t1", "delivered_text", 4, None, 0.8),
             ("t2", "source_text", 4, 0.5, None),
+            ("wire", "source_text", 5, 0.05, None),
             ("wire", "delivered_thinking", 9, None, 0.1),
             ("wire", "delivered_text", 3, None, 0.2),
             ("wire", "delivered_text", 2, None, 0.9),
         ],
         columns=["trial_id", "kind", "chars", "source_s", "delivered_s"],
     )
-    result = statistics.chunk_gaps(events)
+    trials = pd.DataFrame({"trial_id": ["t1", "t2", "wire"], "transport": ["in-process", "browser", "sse"]})
+    result = statistics.chunk_gaps(events, trials)
     assert result["trial_id"].tolist() == ["t1", "t2", "wire"], "over a wire what was delivered is what arrived"
     assert result["gap_s"].tolist() == pytest.approx([0.05, 0.2, 0.7])
     assert statistics.delivered_chunks(events)["gap_s"].dropna().tolist() == pytest.approx([0.6, 0.7])
-    arrived = statistics.arrival_chunks(events)
+    arrived = statistics.arrival_chunks(events, trials)
     assert arrived[arrived["trial_id"] == "wire"]["chars"].tolist() == [3, 2]
 
 

@@ -1,13 +1,13 @@
 """The choice of a backend: who sends a request, what is said when it is not the first choice, and what fails loudly."""
 
-from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
 
 import pytest
 
 from evaluation.backends.base import RunResources, TimedResponse, TrialRequest
 from evaluation.backends.registry import BACKENDS, RunBackends
-from evaluation.scenario import TRANSPORTS
+from evaluation.transports import TRANSPORTS
 from streaming.adapter import PreparedRequest, TimedAnswer, UnpreparableRequest
 from streaming.clock import Clock
 from streaming.errors import BadRequestError
@@ -64,18 +64,18 @@ class OneAdapterAccess:
         return CostModel()
 
 
-@contextmanager
-def open_backends(adapter: AnsweringAdapter) -> Iterator[RunBackends]:
+@asynccontextmanager
+async def open_backends(adapter: AnsweringAdapter) -> AsyncIterator[RunBackends]:
     access = OneAdapterAccess(adapter)
     resources = RunResources(access, loop_clock(), mask=lambda text: text.replace("s3cret", "[KEY]"))
-    with closing(RunBackends(resources)) as backends:
+    async with aclosing(RunBackends(resources)) as backends:
         yield backends
 
 
 def send_once(adapter: AnsweringAdapter, transport: str = "in-process") -> tuple[TimedResponse, dict[str, object]]:
     async def main() -> tuple[TimedResponse, dict[str, object]]:
         call = TrialRequest("test:m", "direct", transport, REQUEST)
-        with open_backends(adapter) as backends:
+        async with open_backends(adapter) as backends:
             await backends.prepare(call)
             instrument = backends.start()
             return await backends.send(call), instrument

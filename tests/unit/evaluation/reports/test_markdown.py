@@ -46,7 +46,7 @@ def line_cells(text: str, start: str) -> list[str]:
 def test_report_starts_with_finding_and_interval(tmp_path: Path) -> None:
     text = write_and_report(tmp_path)
     assert find_line(text, "**") == (
-        "**sim:a (simulated) is better than b:c: first token (TTFT) of b:c is 49 % slower [48, 49] (8 pairs).**"
+        "**sim:a (simulated) is better than b:c: first token (TTFT) of b:c is 49 % slower [43, 55] (8 pairs).**"
     )
     assert "Only this comparison claims anything" in text
     assert "16 of 16 trials completed." in text
@@ -216,7 +216,8 @@ def test_cost_of_estimated_tokens_is_marked_in_report_and_terminal(tmp_path: Pat
     assert (
         line_cells(text, "| b:c | direct")[-1] == "≈ 2" and line_cells(text, "| sim:a (simulated) | direct")[-1] == "2"
     )
-    column = terminal.summary_table(tables.load(tmp_path)).columns[-1]
+    table = terminal.summary_table(tables.load(tmp_path))
+    column = next(column for column in table.columns if column.header == "USD")
     assert list(column.cells) == ["2", "≈ 2"]
 
 
@@ -271,3 +272,15 @@ def test_run_loaded_for_notebooks_has_the_same_escaped_report(tmp_path: Path) ->
     run = load(tmp_path)
     assert markdown.markdown(run) == (tmp_path / markdown.REPORT_FILE).read_text(encoding="utf-8")
     assert not re.search(r"(?<!\\)<b>", markdown.markdown(run))
+
+
+def test_report_names_addresses_only_of_provider_reached_at_several(tmp_path: Path) -> None:
+    def reach(planned: PlannedTrial) -> dict[str, str]:
+        is_other = planned.provider == "b:c" and planned.block % 4 == 0
+        return {"peer_address": "::1" if is_other else "127.0.0.1"}
+
+    text = write_and_report(tmp_path, reach)
+    assert find_line(text, "- b:c was reached") == (
+        "- b:c was reached at different addresses: 127.0.0.1 (6 of 8), ::1 (2 of 8) (column `peer_address`)"
+    )
+    assert "sim:a was reached" not in text

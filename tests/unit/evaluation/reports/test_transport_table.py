@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from evaluation import tables
-from evaluation.analysis import compare, slo, summary
+from evaluation.analysis import compare, slo, slo_checks, summary
 from evaluation.prompts.prompt_file import Prompt
 from evaluation.reports import charts, markdown, transports
 from evaluation.scenario import PlannedTrial, plan
@@ -51,7 +51,7 @@ def test_transports_form_separate_groups(tmp_path: Path) -> None:
     assert {series.name for series in charts.build_charts(run)[0].series} == {
         "sim:a (simulated)", "sim:a over sse (simulated)", "sim:a over websocket (simulated)",
     }  # fmt: skip
-    verdicts = slo.check_objectives(run, slo.parse_slo("ttft_max<203ms"))
+    verdicts = slo_checks.check_objectives(run, slo.parse_slo("ttft_max<203ms"))
     assert {verdict.provider: verdict.met for verdict in verdicts} == {
         "sim:a": True, "sim:a over sse": True, "sim:a over websocket": False,
     }  # fmt: skip

@@ -11,6 +11,7 @@ import pytest
 from evaluation import manifest, schema
 from evaluation.runner.load import LoadMonitor, arrival_offsets_s
 from evaluation.runner.runner import RunSummary, run
+from evaluation.runner.writer import DiskAccess
 from evaluation.scenario import Scenario
 from streaming.errors import UsageError
 from tests.unit.evaluation import factories
@@ -18,19 +19,14 @@ from tests.unit.evaluation.fake_backend import PricedAdapter
 from tests.virtual_time import loop_clock, run_on_virtual_time
 
 
-@pytest.fixture(autouse=True)
-def _run_in_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+async def run_in_loop(work: Callable[[], None]) -> None:
     """Run the call in the event loop: a thread takes real time, and virtual time would run ahead of it."""
-
-    async def run_now(work: Callable[[], None]) -> None:
-        work()
-
-    monkeypatch.setattr(asyncio, "to_thread", run_now)
+    work()
 
 
 def measure(folder: Path, expected: Scenario, adapter: PricedAdapter) -> RunSummary:
     async def main() -> RunSummary:
-        return await run(expected, adapter, folder, clock=loop_clock())
+        return await run(expected, adapter, folder, clock=loop_clock(), disk=DiskAccess(run_in_thread=run_in_loop))
 
     return run_on_virtual_time(main(), start_s=100.0)
 
@@ -46,6 +42,15 @@ def test_poisson_arrivals_are_seeded_and_match_rate_on_average() -> None:
     other = factories.make_scenario(rate=5.0, arrivals="poisson", seed=4)
     assert result == arrival_offsets_s(expected, 20_000) != arrival_offsets_s(other, 20_000)
     assert gaps_s.mean() == pytest.approx(0.2, rel=0.03) and gaps_s.std() == pytest.approx(0.2, rel=0.05)
+
+
+@pytest.mark.parametrize("burstiness", [0.25, 1.0, 4.0])
+def test_gamma_arrivals_have_the_rate_and_the_variation_of_their_burstiness(burstiness: float) -> None:
+    expected = factories.make_scenario(rate=5.0, arrivals="gamma", burstiness=burstiness)
+    gaps_s = np.diff(arrival_offsets_s(expected, 40_000))
+    assert gaps_s.mean() == pytest.approx(0.2, rel=0.03)
+    assert gaps_s.std() / gaps_s.mean() == pytest.approx(burstiness**-0.5, rel=0.05)
+    assert arrival_offsets_s(expected, 5) == arrival_offsets_s(expected, 40_000)[:5]
 
 
 def test_open_loop_starts_answers_on_time_regardless_of_load(tmp_path: Path) -> None:
@@ -121,6 +126,9 @@ def test_unreached_rate_is_reported_as_shortfall() -> None:
         ({"rate": 5000.0}, "at most 1000"),
         ({"rate": 1.0, "concurrency": 2}, "both are set"),
         ({"arrivals": "sometimes"}, "arrivals: 'sometimes'"),
+        ({"rate": 1.0, "arrivals": "gamma"}, "arrivals: gamma needs a burstiness"),
+        ({"rate": 1.0, "burstiness": 2.0}, "burstiness: belongs to gamma arrivals, not to constant"),
+        ({"rate": 1.0, "arrivals": "gamma", "burstiness": 1e9}, "burstiness: out of range"),
     ],
 )
 def test_invalid_load_is_rejected(changes: dict[str, Any], words: str) -> None:

@@ -47,6 +47,15 @@ def test_progress_on_terminal_shows_bar_with_live_metrics() -> None:
     assert "1/16" in text and "TTFT 250 ms" in text and "running [x]" in text
 
 
+def test_progress_says_who_rests_after_a_rate_limit_and_how_long() -> None:
+    rests_s = {"sim:limited": 11.2}
+    progress = RunProgress(16, HandSetClock(), Console(file=io.StringIO()), rests_s=lambda: rests_s)
+    assert progress.is_resting
+    assert progress.live_stats() == "sim:limited rests for 12 s (rate limit)"
+    rests_s.clear()
+    assert not progress.is_resting and progress.live_stats() == ""
+
+
 def test_lag_monitor_of_idle_loop_reports_zero() -> None:
     async def main() -> float:
         with closing(LoopLagMonitor()) as watch:

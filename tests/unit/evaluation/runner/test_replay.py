@@ -76,7 +76,8 @@ def test_replay_of_recorded_run_reproduces_metrics(tmp_path: Path, capsys: pytes
     asyncio.run(run(expected, PricedAdapter(0.01), tmp_path / "run", traces=True))
     assert len(list((tmp_path / "run" / "traces").glob("*.jsonl"))) == 4
     out = tmp_path / "whatif"
-    assert main(["replay", str(tmp_path / "run"), "--strategies", "direct,whole", "--out", str(out), "--no-plots"]) == 0
+    command = ["replay", str(tmp_path / "run"), "--strategies", "direct,whole", "--out", str(out), "--no-plots"]
+    assert main(command) == 1, "one provider has failed always"
     data = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert (data["recordings"], data["trials"], data["completed"]) == (4, 8, 4)
     then, now = evaluation.load(tmp_path / "run").trials, evaluation.load(out).trials
@@ -123,3 +124,10 @@ def test_folder_without_traces_is_rejected_with_advice(tmp_path: Path) -> None:
     factories.write_run(tmp_path, factories.make_scenario(), [])
     with pytest.raises(UsageError, match="`run --record`"):
         replay.find_traces([tmp_path])
+
+
+def test_replay_of_a_cut_trace_exits_with_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "cut.jsonl"
+    path.write_text(trace.dumps(HEADER, STEADY_EVENTS))
+    assert main(["replay", str(path), "--strategies", "direct", "--out", str(tmp_path / "out"), "--no-plots"]) == 1
+    assert "trace: no terminal event (1 of 1 trials)" in capsys.readouterr().err

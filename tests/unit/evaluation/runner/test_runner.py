@@ -8,6 +8,7 @@ import pytest
 
 from evaluation import manifest, schema
 from evaluation.runner.runner import RunSummary, run
+from evaluation.runner.writer import DEFAULT_DISK_ACCESS, DiskAccess
 from evaluation.scenario import Scenario, plan
 from evaluation.schema import EventRow, Journal, Trial
 from streaming.clock import Clock
@@ -49,9 +50,11 @@ class QuickAdapter(InProcessAdapter):
         return CostModel()
 
 
-def run_to_end(folder: Path, expected: Scenario) -> tuple[RunSummary, QuickAdapter]:
+def run_to_end(
+    folder: Path, expected: Scenario, disk: DiskAccess = DEFAULT_DISK_ACCESS
+) -> tuple[RunSummary, QuickAdapter]:
     quick = QuickAdapter()
-    return asyncio.run(run(expected, quick, folder)), quick
+    return asyncio.run(run(expected, quick, folder, disk=disk)), quick
 
 
 def test_run_executes_trials_in_planned_order_after_warm_up(tmp_path: Path) -> None:
@@ -94,15 +97,17 @@ def test_run_without_warm_up_sends_only_trials(tmp_path: Path) -> None:
     assert len(quick.requests) == 16 and manifest.read(tmp_path)["warm_up"] == {}
 
 
-def test_full_disk_ends_run_with_message_and_keeps_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    add = Journal.add
+class FullDiskJournal(Journal):
+    """A journal on a disk that is full at the third trial."""
 
-    def raise_disk_full(self: Journal, trial: Trial, events: Iterable[EventRow] = ()) -> None:
+    def add(self, trial: Trial, events: Iterable[EventRow] = ()) -> None:
         if trial.trial_id.endswith("00003"):
             raise OSError(28, "No space left on device")
-        add(self, trial, events)
+        super().add(trial, events)
 
-    monkeypatch.setattr(Journal, "add", raise_disk_full)
+
+def test_full_disk_ends_run_with_message_and_keeps_trials(tmp_path: Path) -> None:
+    disk = DiskAccess(open_journal=FullDiskJournal)
     with pytest.raises(UsageError, match="No space left on device"):
-        run_to_end(tmp_path, factories.make_scenario())
+        run_to_end(tmp_path, factories.make_scenario(), disk=disk)
     assert len(schema.read_trials(tmp_path)) == 2 and manifest.read(tmp_path)["complete"] is False

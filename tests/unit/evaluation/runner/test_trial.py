@@ -1,8 +1,8 @@
 """Trials on virtual time: exact metrics, and failed answers that do not stop the run."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
 
 import pytest
 
@@ -61,11 +61,11 @@ class FakeAccess:
         return CostModel()
 
 
-@contextmanager
-def open_context(scenario: Scenario, access: FakeAccess) -> Iterator[TrialContext]:
+@asynccontextmanager
+async def open_context(scenario: Scenario, access: FakeAccess) -> AsyncIterator[TrialContext]:
     """Yield a context whose error messages do not show `s3cret`."""
     resources = RunResources(access, loop_clock(), mask=lambda text: text.replace("s3cret", "[KEY]"))
-    with closing(RunBackends(resources)) as backends:
+    async with aclosing(RunBackends(resources)) as backends:
         sender = TrialSender(backends.send, resources.clock, RetryPolicy(max_retries=scenario.retries))
         yield TrialContext("run", scenario, access, resources.clock, backends, sender)
 
@@ -77,7 +77,7 @@ def measure_trial(
     scenario = Scenario((provider,), (strategy,), (PROMPT,), retries=retries, max_tokens=99)
 
     async def main() -> tuple[Trial, list[EventRow]]:
-        with open_context(scenario, access) as context:
+        async with open_context(scenario, access) as context:
             planned = PlannedTrial(7, 2, 1, PROMPT, provider, strategy)
             return trial_rows(context, planned, await run_trial(context, planned))
 
@@ -155,7 +155,7 @@ def test_error_message_masks_secrets() -> None:
 
 def test_warm_up_describes_its_outcome() -> None:
     async def main(adapter: SteadyAdapter) -> str:
-        with open_context(Scenario(("sim:x",), ("direct",), (PROMPT,)), FakeAccess(adapter)) as context:
+        async with open_context(Scenario(("sim:x",), ("direct",), (PROMPT,)), FakeAccess(adapter)) as context:
             return describe_outcome(await warm_up(context, "sim:x"))
 
     adapter = SteadyAdapter()
@@ -177,7 +177,7 @@ def test_cancelled_trial_closes_provider_stream() -> None:
 
     async def main() -> None:
         scenario = Scenario(("a",), ("direct",), (PROMPT,))
-        with open_context(scenario, FakeAccess(EndlessAdapter())) as context:
+        async with open_context(scenario, FakeAccess(EndlessAdapter())) as context:
             task = asyncio.create_task(run_trial(context, PlannedTrial(1, 1, 1, PROMPT, "a", "direct")))
             await asyncio.sleep(5)
             task.cancel()

@@ -1,16 +1,17 @@
 """Writing of finished trials: complete and one at a time, even when callers are cancelled."""
 
 import asyncio
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
 
 from evaluation.backends.base import Instrument, TimedResponse
 from evaluation.metrics.trial_metrics import TimedEvents
-from evaluation.runner.writer import STEP_EVENTS, SYNC_INTERVAL_S, RowFactory, TrialWriter
+from evaluation.runner.writer import STEP_EVENTS, SYNC_INTERVAL_S, DiskAccess, RowFactory, TrialWriter
 from evaluation.scenario import plan
-from evaluation.schema import EventRow, Journal, read_events, read_trials
+from evaluation.schema import EventRow, Journal, Trial, read_events, read_trials
 from streaming.events import Finish, TextDelta, TimedEvent, Usage
 from streaming.trace import loads
 from tests.unit.evaluation import factories
@@ -92,9 +93,7 @@ def test_trace_has_events_relative_to_send_and_provenance(tmp_path: Path) -> Non
     assert data.header["prompt_id"] == FIRST.prompt.id and data.header["usage"]["output_tokens"] == 9
 
 
-def test_disk_sync_runs_at_intervals_and_at_end_without_blocking_answers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_disk_sync_runs_at_intervals_and_at_end_without_blocking_answers(tmp_path: Path) -> None:
     synced: list[tuple[float, int]] = []
 
     async def main() -> None:
@@ -105,9 +104,8 @@ def test_disk_sync_runs_at_intervals_and_at_end_without_blocking_answers(
             await asyncio.sleep(0.5)
             work()
 
-        monkeypatch.setattr(asyncio, "to_thread", run_slowly)
         with Journal(tmp_path) as journal:
-            writer = TrialWriter(tmp_path, journal)
+            writer = TrialWriter(tmp_path, journal, disk=DiskAccess(run_in_thread=run_slowly))
             for number in (0, 1):
                 begun_s = loop.time()
                 await writer.write(row_factory(number), RESPONSE)
@@ -121,18 +119,15 @@ def test_disk_sync_runs_at_intervals_and_at_end_without_blocking_answers(
 
 
 @pytest.mark.parametrize("trials", [1, 2])
-def test_disk_failure_is_raised_by_next_write_or_drain(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trials: int
-) -> None:
+def test_disk_failure_is_raised_by_next_write_or_drain(tmp_path: Path, trials: int) -> None:
     kept: list[int] = []
 
     async def fails(_: Callable[[], None]) -> None:
         raise OSError("no space")
 
     async def main() -> None:
-        monkeypatch.setattr(asyncio, "to_thread", fails)
         with Journal(tmp_path) as journal:
-            writer = TrialWriter(tmp_path, journal)
+            writer = TrialWriter(tmp_path, journal, disk=DiskAccess(run_in_thread=fails))
             for number in range(trials):
                 await writer.write(row_factory(number), RESPONSE)
                 kept.append(number)
@@ -142,3 +137,40 @@ def test_disk_failure_is_raised_by_next_write_or_drain(
     with pytest.raises(OSError, match="no space"):
         run_on_virtual_time(main())
     assert kept == [0]
+
+
+class FullJournal(Journal):
+    """The journal of a disk that is full after one trial."""
+
+    def add(self, trial: Trial, events: Iterable[EventRow] = ()) -> None:
+        if trial.trial_id != "run-00001":
+            raise OSError("no space for a trial")
+        super().add(trial, events)
+
+
+@pytest.mark.parametrize("failed_before_drain", [True, False])
+def test_failed_sync_and_write_end_in_one_error_and_leave_event_loop_nothing_to_report(
+    tmp_path: Path, failed_before_drain: bool
+) -> None:
+    reported: list[object] = []
+
+    async def fails(_: Callable[[], None]) -> None:
+        raise OSError("no space at fsync")
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
+        with FullJournal(tmp_path) as journal:
+            writer = TrialWriter(tmp_path, journal, disk=DiskAccess(run_in_thread=fails))
+            await writer.write(row_factory(0), RESPONSE)
+            callers = [asyncio.create_task(writer.write(row_factory(1), RESPONSE)) for _ in range(3)]
+            await asyncio.sleep(0)
+            for caller in callers:
+                caller.cancel()
+            await asyncio.sleep(1 if failed_before_drain else 0)
+            with pytest.raises(OSError, match="no space for a trial"):
+                await writer.drain()
+        await asyncio.sleep(2 * SYNC_INTERVAL_S)
+
+    run_on_virtual_time(main())
+    gc.collect()
+    assert reported == []

@@ -14,7 +14,7 @@ from tests.unit.providers.decoder_helpers import Outcome, assert_ends, decode_bo
 STOP = {"type": "message_stop"}
 
 
-def start_event(**usage: int) -> dict[str, Any]:
+def start_event(**usage: Any) -> dict[str, Any]:
     return {"type": "message_start", "message": {"role": "assistant", "content": [], "usage": usage}}
 
 
@@ -58,6 +58,13 @@ def test_cached_tokens_are_included_in_input_tokens() -> None:
     events, _ = decode_events(first, text_delta_event("x"), message_delta_event(output_tokens=2), STOP)
     assert events[0] == Usage(48, None, None, 40, cache_write_tokens=5)
     assert events[2] == Usage(48, 2, 0, 40, cache_write_tokens=5)
+
+
+def test_tokens_cached_for_an_hour_are_counted_apart() -> None:
+    kept = {"ephemeral_5m_input_tokens": 2000, "ephemeral_1h_input_tokens": 3000}
+    first = start_event(input_tokens=3, cache_creation_input_tokens=5000, cache_creation=kept, output_tokens=1)
+    events, _ = decode_events(first, text_delta_event("x"), message_delta_event(output_tokens=2), STOP)
+    assert events[2] == Usage(5003, 2, 0, None, cache_write_tokens=5000, cache_write_1h_tokens=3000)
 
 
 def test_last_reported_usage_wins() -> None:

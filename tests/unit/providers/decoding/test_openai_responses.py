@@ -141,3 +141,26 @@ def test_whole_response_is_decoded_in_order() -> None:
 def test_whole_body_without_a_response_raises_protocol_error() -> None:
     _, error = decode(b'{"contentType": "application/json"}', 1 << 20, streamed=False)
     assert isinstance(error, ProtocolError)
+
+
+@pytest.mark.parametrize(
+    ("limit", "fields", "reason"),
+    [
+        (20, {}, "length"),
+        (19, {}, "length"),
+        (21, {}, "stop"),
+        (None, {}, "stop"),
+        (20, {"max_output_tokens": 20}, "stop"),
+    ],
+    ids=["all used", "more used", "less used", "no limit", "limit repeated by a server that says incomplete itself"],
+)
+@pytest.mark.parametrize("streamed", [True, False])
+def test_completed_response_that_used_up_its_limit_is_cut(
+    limit: int | None, fields: dict[str, Any], reason: str, streamed: bool
+) -> None:
+    decoder = make_decoder(streamed=streamed, max_output_tokens=limit)
+    output = [{"type": "message", "content": [{"type": "output_text", "text": "Yes"}]}]
+    event = ended(output=output, **fields)
+    data = b"data: " + orjson.dumps(event) + b"\n\n" if streamed else orjson.dumps(event["response"])
+    events = [*decoder.feed(data), *decoder.flush()]
+    assert TextDelta("Yes") in events and events[-1] == Finish(reason, "completed")  # type: ignore[arg-type]

@@ -157,6 +157,14 @@ def test_close_reason_maps_to_error_class(
     assert words in result.message
 
 
+def test_unreachable_proxy_is_named_without_its_password() -> None:
+    service = ServiceConfig(NAMES, proxy="http://user:secret@proxy.example:3128")
+    refused = ConnectionRefusedError(111, "Connect call failed")
+    message = transport_error(CloseReason.UNREACHABLE, refused, service, answered=False).message
+    assert "through the proxy proxy.example:3128, which HTTP_PROXY, HTTPS_PROXY or ALL_PROXY names" in message
+    assert "secret" not in message and message.endswith("(Connection refused)")
+
+
 def test_connection_closed_after_headers_is_truncated_answer() -> None:
     result = transport_error(CloseReason.CLOSED, None, ServiceConfig(NAMES), answered=True)
     assert isinstance(result, TruncatedStreamError)

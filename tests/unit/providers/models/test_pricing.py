@@ -95,6 +95,14 @@ def test_cached_and_cache_writing_input_have_their_own_list_prices() -> None:
     assert input_usd("anthropic", "claude-sonnet-4-5", cache_write_tokens=2000) == plain * Decimal("1.25")
 
 
+@pytest.mark.parametrize(("hour", "bill_usd"), [(0, "0.00630"), (3000, "0.00855"), (5000, "0.01005")])
+def test_tokens_cached_for_an_hour_cost_twice_the_input(hour: int, bill_usd: str) -> None:
+    """50 plain tokens at 1 USD a million, 5,000 written at 1.25 or, for an hour, at 2, and none answered."""
+    price = list_price("anthropic", "claude-haiku-4-5")
+    cost = price(Usage(5050, 0, 0, cache_write_tokens=5000, cache_write_1h_tokens=hour)) if price else None
+    assert cost is not None and cost.total_usd == Decimal(bill_usd)
+
+
 def test_cached_input_uses_the_callers_cached_price() -> None:
     price = cost_model("openai:m", "m=1/1/0.5").price
     cost = price(Usage(input_tokens=1_000_000, output_tokens=0, cached_tokens=400_000)) if price else None

@@ -98,4 +98,6 @@ def test_client_without_settings_follows_this_process(monkeypatch: pytest.Monkey
 
 def test_exceptions_for_libraries_have_no_brackets_and_no_ranges_of_ipv6() -> None:
     excepted = "localhost, 127.0.0.1,[::1] ::1,10.0.0.0/8,fd00::/8,[::1]:80,.example:8000,*"
+    unreadable = "[::1,*.example:port,bücher.example,http://a.example/b"
+    assert plain_exceptions(unreadable) == []
     assert plain_exceptions(excepted) == ["localhost", "127.0.0.1", "::1", "::1", "10.0.0.0/8", ".example:8000", "*"]

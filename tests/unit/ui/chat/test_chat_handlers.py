@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from itertools import pairwise
 from typing import Any
 
@@ -12,11 +12,15 @@ import pytest
 from streaming.clock import Clock
 from streaming.messages import ChatRequest, Message
 from streaming.session import Session
-from tests.unit.ui.ui_fixtures import FakeProviders, SlowAdapter, make_answer_service, make_request
+from tests.unit.ui.ui_fixtures import FakeProviders, FastAdapter, SlowAdapter, make_answer_service, make_request
 from tests.virtual_time import loop_clock, run_on_virtual_time
 from ui import strings
-from ui.answers import TICK_INTERVAL_S
+from ui.answers import GRACE_S, TICK_INTERVAL_S
 from ui.chat.handlers import ChatHandlers, ChatUpdate
+from ui.history import user_message
+from ui.page_sessions.screen_progress import MAX_WAITING
+
+CONVERSATION = "0123456789abcdef" * 2
 
 
 class ChatPageDriver:
@@ -39,8 +43,11 @@ class ChatPageDriver:
             "temperature": "",
             "max_tokens": "",
             "budget": "",
+            "price": "",
             "streamed": True,
+            "timed_words": False,
             "brought": "",
+            "conversation": CONVERSATION,
         }
         return self.chat.ask(text, list(history), request=self.request, **(defaults | other))
 
@@ -58,8 +65,8 @@ def last_title(frame: ChatUpdate) -> str:
 
 def stop_button_visible(frame: ChatUpdate) -> bool | None:
     """Return whether an update shows or hides Stop; None if it leaves it unchanged."""
-    shown: bool | str | None = frame[4].get("visible")
-    return None if shown is None else shown is True
+    shown: bool | str | None = frame[4].get("stop_btn")
+    return None if shown is None else bool(shown)
 
 
 def test_answer_updates_grow_and_end_with_receipt() -> None:
@@ -71,7 +78,7 @@ def test_answer_updates_grow_and_end_with_receipt() -> None:
     assert lengths == sorted(lengths) and len(set(lengths)) == 4
     assert [stop_button_visible(frame) for frame in frames] == [True, *[None] * (len(frames) - 2), False]
     assert answer_text(frames[-1]) == "one two three"
-    assert last_title(frames[-1]).startswith("Complete · 13 characters")
+    assert last_title(frames[-1]) == "a-model · TTFT 1.00 s · 1.5 tokens/s · 4 tokens"
 
 
 def test_page_is_updated_twice_a_second_while_waiting() -> None:
@@ -84,6 +91,46 @@ def test_page_is_updated_twice_a_second_while_waiting() -> None:
 
     at_s = run_on_virtual_time(main())
     assert max(b - a for a, b in pairwise(at_s)) <= TICK_INTERVAL_S + 1e-9
+
+
+def test_slow_browser_is_sent_the_newest_text_when_it_has_drawn_what_it_has() -> None:
+    async def main() -> tuple[list[float], list[int]]:
+        page = ChatPageDriver(FastAdapter())
+        sessions, sent_s, lengths = page.answer_service.page_sessions, list[float](), list[int]()
+
+        async def draw_slowly() -> None:
+            for number in range(1, 100):
+                await asyncio.sleep(0.5)
+                sessions.report_drawn("a", number)
+
+        drawing = asyncio.create_task(draw_slowly())
+        async for frame in page.ask():
+            sent_s.append(loop_clock()())
+            lengths.append(len(answer_text(frame)))
+        drawing.cancel()
+        return sent_s, lengths
+
+    sent_s, lengths = run_on_virtual_time(main())
+    late = [at_s for at_s in sent_s if sent_s[0] + 1.5 < at_s < sent_s[-1]]
+    assert 2 <= len(late) <= 6, "two a second are drawn, and no more are sent once enough of them wait"
+    assert max(after - before for before, after in pairwise(lengths)) > 15 and lengths[-1] == FastAdapter.CHUNKS
+
+
+def test_stop_is_shown_at_once_even_if_the_browser_is_behind() -> None:
+    async def main() -> tuple[float, ChatUpdate]:
+        page = ChatPageDriver(FastAdapter())
+        screen = page.answer_service.page_sessions.get("a").screen
+        screen.report(screen.send(loop_clock()()), loop_clock()())
+        for _ in range(MAX_WAITING + 1):
+            screen.send(loop_clock()())
+        asked_s = loop_clock()()
+        assert screen.is_behind(asked_s)
+        async with aclosing(page.ask()) as frames:
+            first = await anext(frames)
+            return loop_clock()() - asked_s, first
+
+    after_s, first = run_on_virtual_time(main())
+    assert after_s == 0.0 and stop_button_visible(first) is True
 
 
 @pytest.mark.parametrize(("stop_at_s", "kept"), [(0.2, ""), (1.7, "one "), (2.9, "one two ")])
@@ -100,35 +147,195 @@ def test_stop_closes_provider_at_once_and_shows_receipt(stop_at_s: float, kept: 
     frames, closed_s, stopped_s = run_on_virtual_time(main())
     assert closed_s == [stop_at_s] and stopped_s == stop_at_s
     assert answer_text(frames[-1]) == kept
-    assert last_title(frames[-1]).startswith(f"Stopped · {len(kept)} characters")
+    assert last_title(frames[-1]).startswith("Stopped · a-model")
     assert stop_button_visible(frames[-1]) is False
     assert "Provider stopped within" in frames[-1][0][-1]["content"][0]["text"]
 
 
-def test_closed_page_ends_its_answer() -> None:
-    async def main() -> tuple[list[float], int]:
+def goes_on(restored: tuple[Any, ...]) -> bool:
+    """Return whether a restored page goes on with an answer."""
+    return isinstance(restored[3], str)
+
+
+async def leave_answer(page: ChatPageDriver, leave_s: float, **other: Any) -> None:
+    """Send a message, and close the page when its answer is so old."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(leave_s):
+            await page.frames(**other)
+    await page.chat.unload(page.request)
+
+
+def test_closed_page_stops_its_answer_after_grace_time_and_receipt_says_so() -> None:
+    async def main() -> tuple[list[float], int, str]:
         adapter = SlowAdapter(first_s=60.0)
         page = ChatPageDriver(adapter)
-        asking = asyncio.create_task(page.frames())
-        await asyncio.sleep(5.0)
-        await page.chat.unload(page.request)
+        await leave_answer(page, 5.0)
         known = len(page.answer_service.page_sessions)
-        await asking
-        return adapter.closed_s, known
+        await asyncio.sleep(60.0)
+        restored = await page.chat.restore(CONVERSATION, [], make_request("b"))
+        return adapter.closed_s, known, str(restored[0][-1])
 
-    assert run_on_virtual_time(main()) == ([5.0], 0)
+    closed_s, known, ending = run_on_virtual_time(main())
+    assert closed_s == [5.0 + GRACE_S] and known == 0
+    assert "obody read it for 30 s" in ending
 
 
-def test_closing_generator_closes_provider() -> None:
+def test_answer_that_no_page_can_find_again_ends_with_its_page() -> None:
     async def main() -> list[float]:
         adapter = SlowAdapter()
-        async with aclosing(ChatPageDriver(adapter).ask()) as frames:
-            async for frame in frames:
-                if answer_text(frame):
-                    break
+        await leave_answer(ChatPageDriver(adapter), 1.5, conversation="not an id")
+        await asyncio.sleep(0.1)
         return adapter.closed_s
 
-    assert run_on_virtual_time(main()) == [1.0]
+    assert run_on_virtual_time(main()) == [1.5]
+
+
+def test_page_loaded_anew_continues_answer_with_the_same_request() -> None:
+    async def main() -> tuple[tuple[Any, ...], list[ChatUpdate], int, int]:
+        adapter = SlowAdapter()
+        page = ChatPageDriver(adapter)
+        await leave_answer(page, 1.5)
+        page.request = make_request("b")
+        await asyncio.sleep(5.0)
+        restored = await page.chat.restore(CONVERSATION, [], page.request)
+        page.request = make_request("c")
+        await leave_answer(page, 1.5, text="Again.")
+        page.request = make_request("d")
+        await page.chat.restore(CONVERSATION, [], page.request)
+        frames = await page.frames()
+        spent = page.answer_service.page_sessions.get("d").spending.answers
+        return restored, frames, len(adapter.requests), spent
+
+    restored, frames, requests, spent = run_on_virtual_time(main())
+    question, *answer = restored[0]
+    assert question["role"] == "user" and not goes_on(restored), "it had ended meanwhile"
+    assert "".join(turn["content"][0]["text"] for turn in answer if not turn["metadata"]) == "one two three"
+    assert answer_text(frames[0]) == "one " and answer_text(frames[-1]) == "one two three"
+    assert [stop_button_visible(frames[0]), stop_button_visible(frames[-1])] == [True, False]
+    assert requests == 2 and spent == 1
+
+
+def test_page_loaded_anew_stops_answer() -> None:
+    async def main() -> tuple[list[float], str]:
+        adapter = SlowAdapter()
+        page = ChatPageDriver(adapter)
+        await leave_answer(page, 1.5)
+        page.request = make_request("b")
+        await page.chat.restore(CONVERSATION, [], page.request)
+        asking = asyncio.create_task(page.frames())
+        await asyncio.sleep(0.3)
+        await page.chat.stop(page.request)
+        return adapter.closed_s, last_title((await asking)[-1])
+
+    closed_s, title = run_on_virtual_time(main())
+    assert closed_s == [1.8] and title.startswith("Stopped")
+
+
+def test_other_conversation_neither_shows_nor_continues_answer() -> None:
+    async def main() -> tuple[tuple[Any, ...], list[float]]:
+        adapter = SlowAdapter()
+        page = ChatPageDriver(adapter)
+        await leave_answer(page, 1.5)
+        other = make_request("b")
+        restored = await page.chat.restore("f" * 32, [], other)
+        await page.chat.stop(other)
+        return restored, [*adapter.closed_s]
+
+    restored, closed_s = run_on_virtual_time(main())
+    assert restored[1:3] == ([], "") and not goes_on(restored) and closed_s == []
+
+
+def test_answer_goes_on_while_page_shows_another_conversation() -> None:
+    async def main() -> tuple[list[tuple[Any, ...]], list[ChatUpdate], list[float], int]:
+        adapter = SlowAdapter(first_s=GRACE_S + 10)
+        page = ChatPageDriver(adapter)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(1.0):
+                await page.frames()
+        shown = [await page.chat.restore("f" * 32, [], page.request)]
+        await asyncio.sleep(GRACE_S + 5)
+        shown.append(await page.chat.restore(CONVERSATION, [], page.request))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(1.0):
+                await page.frames()
+        shown.append(await page.chat.restore("f" * 32, [], page.request))
+        await asyncio.sleep(1000.0)  # longer than an answer is kept for a page that is loaded anew
+        shown.append(await page.chat.restore(CONVERSATION, [], page.request))
+        frames = await page.frames(conversation="e" * 32)
+        spent = page.answer_service.page_sessions.get(page.request.session_hash).spending.answers
+        return shown, frames, adapter.closed_s, spent
+
+    shown, frames, closed_s, spent = run_on_virtual_time(main())
+    assert [(page[2], goes_on(page)) for page in shown] == [("", False), ("Count.", True), ("", False), ("", False)]
+    assert shown[0][0] == shown[2][0] == []
+    answer = shown[3][0][2:-1]
+    assert "".join(turn["content"][0]["text"] for turn in answer) == "one two three"
+    assert answer_text(frames[-1]) == "one two three" and len(closed_s) == 2 and spent == 2
+
+
+def test_deleted_conversation_stops_its_answer() -> None:
+    async def main() -> tuple[list[float], tuple[Any, ...]]:
+        adapter = SlowAdapter()
+        page = ChatPageDriver(adapter)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(1.5):
+                await page.frames()
+        await page.chat.restore("f" * 32, [], page.request)
+        await page.chat.delete_conversations(f"{CONVERSATION} {'a' * 32} no-id", page.request)
+        return [*adapter.closed_s], await page.chat.restore(CONVERSATION, [], page.request)
+
+    closed_s, shown = run_on_virtual_time(main())
+    assert closed_s == [1.5] and shown[0] == []
+
+
+def test_closed_page_stops_answers_of_conversations_that_it_left() -> None:
+    async def main() -> list[float]:
+        adapter = SlowAdapter(first_s=55.0)
+        page = ChatPageDriver(adapter)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(1.5):
+                await page.frames()
+        await page.chat.restore("f" * 32, [], page.request)
+        await asyncio.sleep(20.0)
+        await page.chat.unload(page.request)
+        await asyncio.sleep(200.0)
+        return adapter.closed_s
+
+    assert run_on_virtual_time(main()) == [21.5 + GRACE_S]
+
+
+def test_answer_that_service_lost_is_marked_as_cut() -> None:
+    async def main() -> tuple[Any, ...]:
+        page = ChatPageDriver(SlowAdapter())
+        frames = await page.frames()
+        drawn = [user_message("Count."), *frames[-2][0]]
+        return await ChatPageDriver(SlowAdapter()).chat.restore(CONVERSATION, drawn, make_request("b"))
+
+    messages, _, _, _, stage, *others = restored = run_on_virtual_time(main())
+    assert messages[-1]["metadata"]["title"] == strings.OUTCOMES["truncated"]
+    assert strings.ANSWER_CUT in str(messages[-1]) and strings.KEPT in str(messages[-1])
+    assert strings.OUTCOMES["truncated"] in stage and not goes_on(restored)
+    assert [others[3]["visible"], others[4]["visible"]] == [True, True], "Continue and Retry"
+
+
+def test_own_providers_are_closed_after_the_answer_that_outlives_its_page() -> None:
+    async def main() -> list[tuple[bool, bool]]:
+        own = FakeProviders(SlowAdapter(), has_key=True)
+        answer_service = make_answer_service(FakeProviders(SlowAdapter()), with_keys=lambda _: own)
+        page = ChatPageDriver(SlowAdapter())
+        page.chat = ChatHandlers(answer_service)
+        await page.chat.set_key("openai:a", "sk-own-0123456789", page.request)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(1.5):
+                await page.frames(provider="openai:a")
+        page_session = answer_service.page_sessions.get("a")
+        closing = asyncio.create_task(page.chat.unload(page.request))
+        await asyncio.sleep(0.5)
+        states = [(own.closed, bool(page_session.keys))]
+        await closing
+        return [*states, (own.closed, bool(own.adapter.closed_s))]
+
+    assert run_on_virtual_time(main()) == [(False, False), (True, True)]
 
 
 def test_answer_of_cleared_conversation_is_not_shown() -> None:
@@ -137,7 +344,7 @@ def test_answer_of_cleared_conversation_is_not_shown() -> None:
         page = ChatPageDriver(adapter)
         asking = asyncio.create_task(page.frames())
         await asyncio.sleep(1.7)
-        emptied = await page.chat.clear(page.request)
+        emptied = (await page.chat.clear([], CONVERSATION, page.request))[:-1]
         frames, settled = await asking, page.chat.discard_stale_update(page.request)
         assert page.chat.current_history([{"role": "user"}], page.request) == []
         await page.frames()
@@ -162,7 +369,7 @@ def test_new_question_stops_previous_answer() -> None:
 
     first, second = run_on_virtual_time(main())
     assert last_title(first[-1]).startswith("Stopped")
-    assert last_title(second[-1]).startswith("Complete")
+    assert "Done" in second[-1][1]
 
 
 def test_truncated_answer_keeps_text_and_is_labelled_cut_off() -> None:
@@ -172,7 +379,7 @@ def test_truncated_answer_keeps_text_and_is_labelled_cut_off() -> None:
     last = run_on_virtual_time(main())[-1]
     assert [last[5]["visible"], last[6]["visible"]] == [True, True], "it can be continued and tried again"
     assert answer_text(last) == "one two three"
-    assert last_title(last).startswith("Cut off")
+    assert last_title(last).startswith("Interrupted")
 
 
 def test_history_and_settings_reach_model() -> None:
@@ -211,14 +418,14 @@ def test_custom_model_replaces_default(settings: dict[str, str], names: list[str
     ("settings", "says"),
     [
         ({"text": "  "}, strings.EMPTY_MESSAGE),
-        ({"text": "x" * 32_001}, "32,001 characters are too many"),
+        ({"text": "x" * 32_001}, "32,001 characters are 1 too many"),
         ({"text": "half \ud83c"}, "cannot be sent"),
         ({"strategy": "batch:lots"}, "batch:100ms"),
         ({"provider": "replay:/etc/passwd"}, "There is no provider"),
         ({"provider": None}, "There is no provider"),
         ({"provider": "local", "model": "x"}, "local has no other models"),
         ({"provider": "sim:steady", "model": "x"}, "sim:steady has no other models"),
-        ({"provider": "openai:a"}, "set OPENAI\\_API\\_KEY"),
+        ({"provider": "openai:a"}, "Label is not set up on this service"),
         ({"provider": "openai:a", "model": "x" * 201}, "up to 200 characters"),
         ({"temperature": "warm"}, strings.BAD_TEMPERATURE),
         ({"temperature": "2.1"}, strings.BAD_TEMPERATURE),
@@ -229,6 +436,8 @@ def test_custom_model_replaces_default(settings: dict[str, str], names: list[str
         ({"budget": "much"}, strings.BAD_BUDGET),
         ({"budget": "-1"}, strings.BAD_BUDGET),
         ({"budget": "nan"}, strings.BAD_BUDGET),
+        ({"price": "cheap"}, strings.BAD_PRICE),
+        ({"price": "1"}, strings.BAD_PRICE),
     ],
 )
 def test_invalid_question_shows_one_line_error(settings: dict[str, Any], says: str) -> None:
@@ -239,8 +448,8 @@ def test_invalid_question_shows_one_line_error(settings: dict[str, Any], says: s
     frames, requests = run_on_virtual_time(main())
     assert len(frames) == 1 and requests == 0
     assert [frames[0][5]["visible"], frames[0][6]["visible"]] == ["hidden", True], "there is nothing to continue"
-    assert last_title(frames[0]) == strings.NOT_ANSWERED
-    assert says in frames[0][0][0]["content"][0]["text"]
+    assert last_title(frames[0]) == strings.NOT_SENT
+    assert says in frames[0][0][-1]["content"][0]["text"]
     assert stop_button_visible(frames[0]) is False
 
 
@@ -256,7 +465,7 @@ def test_message_is_validated_before_sending() -> None:
 
     empty, long, good, busy = run_on_virtual_time(main())
     assert (empty, good, busy) == (strings.EMPTY_MESSAGE, "", strings.BUSY)
-    assert long.startswith("33,000 characters are too many")
+    assert long.startswith("33,000 characters are 1,000 too many")
 
 
 def test_internal_defect_is_shown_without_details(caplog: pytest.LogCaptureFixture) -> None:

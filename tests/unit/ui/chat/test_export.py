@@ -6,16 +6,17 @@ from typing import Any
 from markdown_it import MarkdownIt
 
 from ui.chat import export
-from ui.history import assistant_message, user_message
+from ui.history import assistant_message, head_message, user_message
 from ui.markdown.escaping import escape_prose
 
 HISTORY: list[Any] = [
     user_message("Is a<b>?"),
+    head_message("gpt-x · OpenAI", "batch:100ms"),
     assistant_message(escape_prose("Let me see: <i>"), title="Thought", status="done"),
     assistant_message(escape_prose("Yes, a<b> & `x<y>`.")),
-    assistant_message("| Receipt |", title="Complete · 12 characters", receipt="receipt-1"),
+    assistant_message("| Receipt |", title="Done · 12 characters", receipt="receipt-1"),
     user_message("My key is sk-secret-123"),
-    assistant_message("not sent", title="Not answered"),
+    assistant_message("not sent", title="Not sent"),
 ]
 
 
@@ -25,18 +26,22 @@ def receipt_facts(name: str) -> dict[str, Any] | None:
 
 def test_json_export_has_messages_and_receipts() -> None:
     data = json.loads(export.export_json(HISTORY, receipt_facts, "2026-01-02", ["sk-secret-123"]))
-    assert data["exported_at"] == "2026-01-02"
-    assert data["messages"] == [
+    assert (data["schema"], data["version"], data["exported_at"]) == ("streamgauge/conversations", 1, "2026-01-02")
+    (conversation,) = data["conversations"]
+    assert (conversation["title"], conversation["updated_at"]) == ("Is a<b>?", "2026-01-02")
+    assert conversation["messages"] == [
         {"role": "user", "content": "Is a<b>?"},
+        {"role": "assistant", "answered_by": "gpt-x · OpenAI · batch:100ms"},
         {"role": "assistant", "thinking": "Let me see: <i>"},
         {"role": "assistant", "content": "Yes, a<b> & `x<y>`."},
         {
             "role": "assistant",
-            "summary": "Complete · 12 characters",
+            "summary": "Done · 12 characters",
+            "details": "| Receipt |",
             "receipt": {"served_by": "local", "cost_usd": None},
         },
         {"role": "user", "content": "My key is [key]"},
-        {"role": "assistant", "summary": "Not answered", "receipt": None},
+        {"role": "assistant", "summary": "Not sent", "details": "not sent", "receipt": None},
     ]
 
 
@@ -45,12 +50,12 @@ def test_markdown_export_keeps_order_and_removes_keys() -> None:
     parts = [
         "## You",
         "Is a&lt;b>?",
+        "## gpt-x · OpenAI · batch:100ms",
         "> Let me see: &lt;i>",
-        "## Model",
         "Yes, a&lt;b> & `x<y>`.",
-        "*Complete · 12",
+        "*Done · 12",
         "[key]",
-        "*Not answered*",
+        "*Not sent*",
     ]
     places = [written.index(part) for part in parts]
     assert places == sorted(places)

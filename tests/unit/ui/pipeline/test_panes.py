@@ -2,6 +2,7 @@
 
 import re
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
@@ -9,21 +10,13 @@ from streaming import strategies
 from streaming.events import Finish, TextDelta, TimedEvent
 from streaming.replay import replay
 from ui.pipeline import buffering_diagram
-from ui.pipeline.panes import Pane, gradio_update_size
+from ui.pipeline.panes import Pane, PaneStats, gradio_update_size, replay_pane
 
 STREAM = [*(TimedEvent(i * 0.02, TextDelta("word ")) for i in range(50)), TimedEvent(1.0, Finish("stop"))]
 
 
 def feed_pane(name: str, events: list[TimedEvent] = STREAM) -> Pane:
-    """Feed a pane as the page does: at each event and at each wake-up time."""
-    side = Pane(strategies.parse(name).build())
-    for timed in events:
-        while side.wake_at is not None and side.wake_at <= timed.at_s:
-            side.step([], side.wake_at)
-        side.step([timed.event], timed.at_s)
-    while side.wake_at is not None:
-        side.step([], side.wake_at)
-    return side
+    return replay_pane(events, strategies.parse(name).build())
 
 
 def test_pane_delivers_same_as_replay() -> None:
@@ -58,16 +51,27 @@ def test_gradio_update_size_grows_with_text(text: str) -> None:
     assert gradio_update_size(text) >= gradio_update_size("") + len(text)
 
 
-def test_buffering_svg_draws_strategies_without_argument_or_with_interval() -> None:
-    drawn = buffering_diagram.buffering_svg(STREAM, 0.05)
+def test_pane_holds_join_arrivals_to_releases() -> None:
+    pane = feed_pane("batch:100ms")
+    assert sum(chars for _, _, chars in pane.holds) == len(pane.text)
+    assert {arrived_s for arrived_s, _, _ in pane.holds} == {at_s for at_s, _ in pane.arrived}
+    assert {released_s for _, released_s, _ in pane.holds} == {at_s for at_s, _ in pane.released}
+
+
+def test_buffering_diagrams_are_of_strategies_without_argument_or_with_interval() -> None:
+    drawn = buffering_diagram.buffering_html(STREAM, 0.05)
     names = re.findall(r"<code>([^<]+)</code>", drawn)
     assert names == buffering_diagram.diagram_strategies(0.05) and "batch:50ms" in names and "pace:30tps" not in names
-    assert drawn.count("<svg") == len(names) and drawn.count('class="sg-in"') == len(names) * 50
+    assert drawn.count("<figure") == len(names) and drawn.count('class="sg-in"') == len(names) * 50
+    ticks = re.findall(r'<i style="left:([\d.]+)%">([\d.]+) s</i>', drawn)
+    assert len(ticks) == 5 * len(names) and all(
+        float(left) / 100 * 1.6 == pytest.approx(float(at)) for left, at in ticks
+    )
 
 
-def test_buffering_svg_counts_updates_and_delay() -> None:
-    drawn = buffering_diagram.buffering_svg(STREAM, 0.1)
-    result = re.findall(r"<code>([^<]+)</code><br>50 chunks, (\d+) updates, [\d.]+ kB, (\d+) ms later", drawn)
+def test_buffering_diagrams_state_computed_metrics_of_each_strategy() -> None:
+    drawn = buffering_diagram.buffering_html(STREAM, 0.1)
+    result = re.findall(r"<code>([^<]+)</code><br><b>Computed</b> (\d+) updates? · [\d.]+ kB · delay mean (\d+)", drawn)
     updates = {name: int(count) for name, count, _ in result}
     delays = {name: int(ms) for name, _, ms in result}
     assert (updates["direct"], updates["batch:100ms"], updates["whole"]) == (50, 11, 1)
@@ -75,5 +79,13 @@ def test_buffering_svg_counts_updates_and_delay() -> None:
     assert delays["direct"] == 0 < delays["batch:100ms"] < delays["whole"]
 
 
-def test_buffering_svg_without_text_is_empty() -> None:
-    assert buffering_diagram.buffering_svg([TimedEvent(0.0, Finish("stop"))], 0.1) == ""
+def test_buffering_diagram_puts_measured_beside_computed_metrics_of_same_strategy() -> None:
+    measured = {"batch:100ms": PaneStats(50, 12, 4000, 0.061, 0.2)}
+    drawn = buffering_diagram.buffering_html(STREAM, 0.1, measured)
+    assert re.findall(r"<code>([^<]+)</code><br><b>Computed</b>[^<]*<br><b>Measured</b> ([^<]*)", drawn) == [
+        ("batch:100ms", "12 updates · 4.0 kB · delay mean 61 ms, max 200 ms")
+    ]
+
+
+def test_buffering_diagrams_without_text_are_empty() -> None:
+    assert buffering_diagram.buffering_html([TimedEvent(0.0, Finish("stop"))], 0.1) == ""

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from guard import RejectionError
 from guard.validation import InputLimits
 from providers import ProviderRegistry
+from server.feedback import FeedbackStore
 from settings import Settings
-from tests.unit.ui.ui_fixtures import make_answer_service
+from tests.unit.ui.ui_fixtures import make_chat_service
 from tests.virtual_time import run_on_virtual_time
+from ui.answers import AnswerService
 from ui.app import build_page
 from ui.request_filter.event_schema import CONVERSATION_FACTOR, EventSchema, is_message
 
@@ -24,17 +26,17 @@ TURN = {"role": "user", "content": [{"type": "text", "text": "hi"}], "metadata":
 RECEIPT = {
     "role": "assistant",
     "content": [{"text": "| a |", "type": "text"}],
-    "metadata": {"title": "Complete", "id": "receipt-1", "status": "done", "duration": 0.2},
+    "metadata": {"title": "Done", "id": "receipt-1", "status": "done", "duration": 0.2},
     "options": None,
 }
 
 
 @pytest.fixture(scope="module")
-def page() -> gr.Blocks:
+def page(tmp_path_factory: pytest.TempPathFactory) -> gr.Blocks:
     async def main() -> gr.Blocks:
-        return build_page(
-            make_answer_service(ProviderRegistry(Settings()), with_keys=lambda keys: ProviderRegistry(Settings(keys)))
-        )
+        folder = tmp_path_factory.mktemp("feedback")
+        chat_service = make_chat_service(ProviderRegistry(Settings()), feedback=FeedbackStore(folder))
+        return build_page(AnswerService(chat_service, lambda keys: ProviderRegistry(Settings(keys))))
 
     return run_on_virtual_time(main())
 
@@ -51,8 +53,8 @@ def make_valid_event(page: gr.Blocks, number: int) -> dict[str, Any]:
     about: Any = None
     if events & {"retry", "undo"}:
         about = {"index": 0, "value": "hi"}
-    elif "example_select" in events:
-        about = {"index": 0, "value": {"text": "hi"}}
+    elif "like" in events:
+        about = {"index": 1, "value": ["hi"], "liked": True}
     data = [value(block) for block in fn.inputs]
     return {"data": data, "event_data": about, "fn_index": number, "trigger_id": None, "session_hash": "abc123"}
 
@@ -83,9 +85,7 @@ def test_every_function_with_events_of_its_controls_accepts_them(page: gr.Blocks
 
 def test_functions_without_a_control_are_unreachable(page: gr.Blocks, schema: EventSchema) -> None:
     names = {page.fns[number].name for number in set(page.fns) - schema.functions}
-    assert {"close_session", "load_example", "option_clicked"} <= names
-    api = [number for number, fn in page.fns.items() if fn.name == "ask" and len(fn.inputs) > 5]
-    assert api and not set(api) & schema.functions
+    assert "close_session" in names
 
 
 def test_component_without_rule_makes_its_functions_unreachable() -> None:
@@ -185,9 +185,16 @@ def test_direct_call_of_queued_function_is_rejected(page: gr.Blocks, schema: Eve
 
 
 def test_only_event_with_conversation_may_exceed_message_limit(page: gr.Blocks, schema: EventSchema) -> None:
-    save = next(n for n in schema.functions if page.fns[n].name == "export_json")
+    async def main() -> gr.Blocks:
+        other = gr.Blocks()
+        with other:
+            gr.Button().click(lambda history: None, gr.Chatbot())
+        return other
+
+    other = run_on_virtual_time(main())
     long = {**TURN, "content": [{"type": "text", "text": "x" * LIMITS.body_bytes}]}
-    assert schema.parse_event(json.dumps({**make_valid_event(page, save), "data": [[long]]}).encode())
+    whole = json.dumps({**make_valid_event(other, 0), "data": [[long]]}).encode()
+    assert EventSchema(other, LIMITS).parse_event(whole)
     begin = next(n for n in schema.functions if page.fns[n].name == "begin")
     event = make_valid_event(page, begin)
     wide = json.dumps({**event, "data": ["x" * 15_000, *event["data"][1:]]}).encode() + b" " * LIMITS.body_bytes
@@ -200,7 +207,8 @@ def test_message_slightly_over_limit_reaches_page_and_far_over_limit_is_rejected
     page: gr.Blocks, schema: EventSchema
 ) -> None:
     schema = EventSchema(page, InputLimits(message_chars=1000))
-    number = next(n for n in schema.functions if page.fns[n].name == "_clear_and_save_textbox")
+    (box,) = (number for number, block in page.blocks.items() if getattr(block, "elem_id", "") == "sg-message")
+    number = next(n for n in schema.functions if any(target == (box, "submit") for target in page.fns[n].targets))
     assert schema.parse_event(json.dumps({**make_valid_event(page, number), "data": ["x" * 15_000]}).encode())
     assert_rejected(schema, {**make_valid_event(page, number), "data": ["x" * 16_001]})
     assert_rejected(schema, {**make_valid_event(page, number), "data": ["\ud800"]})
@@ -209,14 +217,26 @@ def test_message_slightly_over_limit_reaches_page_and_far_over_limit_is_rejected
 def test_number_or_choice_out_of_range_is_rejected(page: gr.Blocks, schema: EventSchema) -> None:
     run = next(n for n in schema.functions if page.fns[n].name == "run")
     event = make_valid_event(page, run)
-    for place, wrongs in ((3, [9, 1001, "100", None, True, 1e308]), (1, ["nothing", 5, ["direct"]]), (0, ["x", 1])):
+    for place, wrongs in (
+        (3, [9, 1001, "100", None, True, 1e308]),
+        (1, ["x" * 501, 5, ["direct"]]),
+        (0, ["x" * 501, 1]),
+    ):
         for wrong in wrongs:
             assert_rejected(
                 schema, {**event, "data": [wrong if n == place else v for n, v in enumerate(event["data"])]}
             )
-    count = next(n for n in schema.functions if page.fns[n].name == "_visibility_updates")
+    count = next(n for n in schema.functions if page.fns[n].name == "change_count")
     for wrong in (5, "2", 2.0, True, None):
         assert_rejected(schema, {**make_valid_event(page, count), "data": [wrong]})
+
+
+def test_thumb_with_other_values_is_rejected(page: gr.Blocks, schema: EventSchema) -> None:
+    rate = next(n for n in schema.functions if page.fns[n].name == "rate")
+    event = make_valid_event(page, rate)
+    for wrong in ({"liked": 1}, {"liked": "Like"}, {"index": -1}, {"value": {"path": "/etc/hostname"}}, {"more": 1}):
+        assert_rejected(schema, {**event, "event_data": {**event["event_data"], **wrong}})
+    assert_rejected(schema, {**event, "event_data": None})
 
 
 def test_untouched_textbox_becomes_empty_text(page: gr.Blocks, schema: EventSchema) -> None:

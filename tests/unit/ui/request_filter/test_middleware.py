@@ -36,6 +36,7 @@ class Sessions:
         self.admitted: list[tuple[str, str | None]] = []
         self.connected: list[str] = []
         self.visits: list[str | None] = []
+        self.drawn: list[tuple[str, int]] = []
 
     async def admit(self, session_hash: str, address: str | None) -> None:
         if session_hash == "refused":
@@ -50,6 +51,9 @@ class Sessions:
         self.connected.append(session_hash)
         yield
         self.connected.remove(session_hash)
+
+    def report_drawn(self, session_hash: str, number: int) -> None:
+        self.drawn.append((session_hash, number))
 
     def __contains__(self, session_hash: object) -> bool:
         return session_hash == HASH
@@ -92,6 +96,7 @@ class FilteredRequest:
         kind: str = "http",
         sign_ins: SignIns | None = None,
         app: Any = None,
+        run_files: Any = None,
     ) -> None:
         self.sessions = Sessions()
         self.gradio_app = FakeGradioApp(self.sessions)
@@ -111,7 +116,7 @@ class FilteredRequest:
         schema: Any = Schema()
         self.rejections: list[str] = []
         middleware = RequestFilter(
-            app or self.gradio_app, schema, self.sessions, hops, self.rejections.append, sign_ins
+            app or self.gradio_app, schema, self.sessions, hops, self.rejections.append, sign_ins, run_files
         )
         run_on_virtual_time(middleware(scope, receive, send))
 
@@ -147,6 +152,73 @@ def test_request_of_table_reaches_gradio(method: str, path: str, row: Any) -> No
     assert request.gradio_app.connected == ([HASH] if row.stream else [])
     assert request.sessions.connected == []
     assert request.gradio_app.bodies == [b'{"as":"understood"}' if row.body != "none" else b"{}"]
+
+
+RUN_FILE = f"/runs/{'A' * 22}/{'0' * 16}/trials.csv"
+
+
+async def send_file(scope: Any, receive: Any, send: Any) -> None:
+    """Respond as the application that sends the files of runs."""
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"file"})
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_request_for_file_of_run_reaches_downloads_alone(method: str) -> None:
+    request = FilteredRequest(method, RUN_FILE, run_files=send_file)
+    assert request.status == 200 and not request.reached
+    assert request.sent[1]["body"] == b"file"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        RUN_FILE.replace("trials.csv", "manifest.json"), RUN_FILE.replace("trials.csv", "../manifest.json"),
+        RUN_FILE.replace("0" * 16, ".."), RUN_FILE.replace("0" * 16, "a" * 15), f"{RUN_FILE}/", f"{RUN_FILE}%00",
+        RUN_FILE.replace("/runs", "//runs"), RUN_FILE.replace("A" * 22, "A" * 21), RUN_FILE.replace("/0", "/%2e"),
+        "/runs", "/runs/", "/out/manifest.json",
+    ],
+)  # fmt: skip
+def test_other_path_of_runs_returns_404(path: str) -> None:
+    request = FilteredRequest("GET", path, run_files=send_file)
+    assert request.status == 404 and not request.reached
+
+
+def test_file_of_run_is_sent_to_no_other_method_or_site() -> None:
+    for method in ("POST", "PUT", "DELETE", "OPTIONS"):
+        assert FilteredRequest(method, RUN_FILE, run_files=send_file).status == 404
+    cross = (HOST, (b"sec-fetch-site", b"cross-site"))
+    assert FilteredRequest("GET", RUN_FILE, headers=cross, run_files=send_file).status == 404
+    assert FilteredRequest("GET", RUN_FILE, query=b"utm_source=x", run_files=send_file).status == 200
+    assert FilteredRequest("GET", RUN_FILE).status == 404, "no row without the application"
+
+
+def send_report(number: str, session_hash: str = HASH, *more: tuple[bytes, bytes], method: str = "POST") -> Any:
+    query = f"session_hash={session_hash}".encode()
+    return FilteredRequest(method, f"/drawn/{number}", query=query, headers=(HOST, *more))
+
+
+def test_report_of_drawn_update_reaches_the_session_of_its_page_alone() -> None:
+    request = send_report("17", HASH, (b"content-length", b"0"), (b"sec-fetch-site", b"same-origin"))
+    assert request.status == 204 and not request.reached
+    assert request.sessions.drawn == [(HASH, 17)]
+
+
+@pytest.mark.parametrize("number", ["", "-1", "x", "1.5", "9" * 13, "²", "1/", "1/2"])
+def test_report_that_is_no_number_returns_404(number: str) -> None:
+    request = send_report(number)
+    assert request.status == 404 and request.sessions.drawn == []
+
+
+def test_report_of_page_whose_session_has_ended_is_ignored() -> None:
+    request = send_report("1", "other")
+    assert request.status == 204 and not request.reached and request.sessions.drawn == []
+
+
+def test_report_of_other_site_or_method_returns_404() -> None:
+    cross = (b"sec-fetch-site", b"cross-site")
+    for request in (send_report("1", HASH, cross), send_report("1", method="GET")):
+        assert request.status == 404 and request.sessions.drawn == []
 
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "get", "PROPFIND")
@@ -209,8 +281,8 @@ def test_websocket_is_closed_before_reaching_gradio() -> None:
     "query",
     [
         b"", b"session_hash=", b"session_hash=a/b", b"session_hash=" + b"a" * 65, b"session_hash=abc123&session_hash=b",
-        b"session_hash=abc123&x=1", b"Session_Hash=abc123", b"session_hash=abc123%00", b"session_hash", b"\xff=1",
-        b"session_hash=abc123&" + b"v=1&" * 20 + b"v=1", b"v=" + b"x" * 5000, b"session_hash=unknown",
+        b"Session_Hash=abc123", b"session_hash=abc123%00", b"session_hash", b"\xff=1",
+        b"session_hash=abc123&" + b"v=1&" * 40 + b"v=1", b"v=" + b"x" * 5000, b"session_hash=unknown",
     ],
 )  # fmt: skip
 def test_event_stream_without_one_known_session_returns_404(query: bytes) -> None:
@@ -223,7 +295,10 @@ def test_query_other_than_session_is_not_forwarded() -> None:
     assert request.reached and request.gradio_app.scopes[0]["query_string"] == b""
     request = FilteredRequest("GET", "/gradio_api/queue/data", query=b"session_hash=abc123&__sign=xyz")
     assert request.gradio_app.scopes[0]["query_string"] == b"session_hash=abc123"
-    assert FilteredRequest("GET", "/config", query=b"deep_link=x").status == 404
+    request = FilteredRequest("GET", "/gradio_api/queue/data", query=b"utm_source=mail&session_hash=abc123&x=1")
+    assert request.gradio_app.scopes[0]["query_string"] == b"session_hash=abc123"
+    request = FilteredRequest("GET", "/config", query=b"deep_link=x")
+    assert request.reached and request.gradio_app.scopes[0]["query_string"] == b""
 
 
 def test_only_allowed_headers_are_forwarded() -> None:

@@ -15,8 +15,9 @@ ATTRIBUTES = b"; path=/; Max-Age=1209600; httponly; samesite=none; secure"
 class Browser:
     """A browser that keeps the cookie that it is sent, in front of an application that answers with `set_cookies`."""
 
-    def __init__(self, sign_ins: SignIns) -> None:
+    def __init__(self, sign_ins: SignIns, root_path: str = "") -> None:
         self.sign_ins = sign_ins
+        self.root_path = root_path
         self.cookie: bytes | None = None
 
     def request(self, step: Step, session_hash: str = "", set_cookies: Collection[bytes] = ()) -> bytes | None:
@@ -28,13 +29,14 @@ class Browser:
             async def send(message: Any) -> None:
                 sent.append(message)
 
-            received, answer = await self.sign_ins.enter(step, self.cookie, session_hash, send)
+            received, answer = await self.sign_ins.enter(step, self.cookie, session_hash, send, self.root_path)
             headers = [(b"content-type", b"text/html"), *((b"set-cookie", value) for value in set_cookies)]
             await answer({"type": "http.response.start", "status": 200, "headers": headers})
             for name, value in sent[0]["headers"]:
                 if name == b"set-cookie":
                     self.cookie = value.removeprefix(b"session=").partition(b";")[0]
-                    assert value.endswith(ATTRIBUTES)
+                    path = (self.root_path or "/").encode()
+                    assert value.endswith(ATTRIBUTES.replace(b"path=/;", b"path=%s;" % path))
             return received
 
         return run_on_virtual_time(exchange())
@@ -66,6 +68,14 @@ def test_cookie_with_the_token_reaches_events_and_never_the_browser(pages: Pages
     named = browser.cookie
     assert browser.request("use", "page-1", set_cookies=[b"session=" + COOKIE + ATTRIBUTES]) == COOKIE
     assert browser.cookie == named
+
+
+def test_cookies_below_a_path_are_for_that_path_from_sign_in_to_sign_out(pages: Pages) -> None:
+    browser = Browser(SignIns(pages.sign_out, clock=lambda: 0.0), "/tools/gauge")
+    browser.sign_in()
+    assert browser.request("use", "page-1") == COOKIE
+    assert browser.request("end", set_cookies=[b"session=null" + ATTRIBUTES]) == COOKIE
+    assert browser.cookie == b"null"
 
 
 def test_sign_out_forgets_the_cookie_and_tells_the_pages(pages: Pages) -> None:

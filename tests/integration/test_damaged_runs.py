@@ -18,9 +18,10 @@ from evaluation.scenario import plan
 from evaluation.schema import EventRow
 from streaming.errors import UsageError
 from tests.unit.evaluation import factories
-from ui.results import ResultsHandlers
+from tests.unit.ui.results import result_fixtures
+from ui.results.run_list import RunList
 
-SAMPLE = Path(__file__).parents[3] / "docs" / "sample-run"
+SAMPLE = Path(__file__).parents[2] / "docs" / "sample-run"
 FACTS = json.loads((SAMPLE / "manifest.json").read_text(encoding="utf-8"))
 WRONG: list[Any] = [
     None, -1, 10**400, True, "", "\ud800", "\x1b[2J", "<img src=x>", [], {}, [[1]], {"id": 3}, float("nan"),
@@ -28,9 +29,22 @@ WRONG: list[Any] = [
 ]  # fmt: skip
 
 
+TRIALS = pd.read_parquet(SAMPLE / "trials.parquet").groupby("model").head(7).reset_index(drop=True)
+EVENTS = pd.read_parquet(SAMPLE / "events.parquet").merge(TRIALS["trial_id"])
+"""Seven trials of each provider of the sample, with their events: enough for every table and chart."""
+
+
+@pytest.fixture(scope="module")
+def small_sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = Path(shutil.copytree(SAMPLE, tmp_path_factory.mktemp("sample") / "run"))
+    TRIALS.to_parquet(folder / "trials.parquet", index=False)
+    EVENTS.to_parquet(folder / "events.parquet", index=False)
+    return folder
+
+
 @pytest.fixture
-def run(tmp_path: Path) -> Path:
-    return Path(shutil.copytree(SAMPLE, tmp_path / "run"))
+def run(small_sample: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(small_sample, tmp_path / "run"))
 
 
 def iter_paths(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -57,10 +71,11 @@ def change_manifest(at: tuple[Any, ...], *, value: Any = None, leave_out: bool =
 
 def results_tab_error(run: Path) -> str:
     """Return the error that the Results tab shows for a run; empty if it shows the run."""
-    written, wrong, *_ = ResultsHandlers(run.parent, SAMPLE).show(run.name)
-    assert bool(written) != bool(wrong)
-    assert len(str(wrong).splitlines()) <= 1 and "\x1b" not in str(wrong)
-    return str(wrong)
+    shown = result_fixtures.show_run(run)
+    assert bool(shown.headline) != bool(shown.error)
+    assert len(shown.error.splitlines()) <= 1 and "\x1b" not in shown.error
+    assert str(run.parent) not in "".join(shown.texts), "no path of this machine is shown"
+    return shown.error
 
 
 @pytest.mark.parametrize("at", list(iter_paths(FACTS)), ids=lambda at: ".".join(map(str, at)))
@@ -113,10 +128,6 @@ def test_manifest_that_is_a_folder_is_reported(run: Path) -> None:
     (run / "manifest.json").unlink()
     (run / "manifest.json").mkdir()
     assert "cannot be read" in results_tab_error(run)
-
-
-TRIALS = pd.read_parquet(SAMPLE / "trials.parquet")
-EVENTS = pd.read_parquet(SAMPLE / "events.parquet")
 
 
 def replace_cells(frame: pd.DataFrame, column: str, value: Any) -> pd.DataFrame:
@@ -209,15 +220,13 @@ def test_run_in_folder_of_any_name_is_shown(run: Path, name: str) -> None:
 
 def test_run_in_folder_with_unprintable_name_can_be_chosen(run: Path) -> None:
     for name in ("a\x1b[31mb", "c\udcff", "d\ne"):
-        results = ResultsHandlers(run.parent, SAMPLE)
         run = run.rename(run.with_name(name))
-        ((label, chosen), _) = results.choices()
-        assert label.isprintable() and label == chosen
-        assert results.show(chosen)[0] and not results.show(chosen)[1]
+        (entry,) = RunList(run.parent, run.parent / "none").entries()
+        assert entry.label.isprintable() and entry.id.isalnum() and len(entry.id) == 16
+        assert results_tab_error(run) == ""
 
 
 def test_captions_on_page_are_plain_text(run: Path) -> None:
     TRIALS.assign(name="![x](http://tracker.example/p.png)").to_parquet(run / "trials.parquet", index=False)
-    outputs = ResultsHandlers(run.parent, SAMPLE).show(run.name)
-    captions = [text for text in outputs if isinstance(text, str) and "tracker" in text]
+    captions = [text for text in result_fixtures.show_run(run).texts if "tracker" in text]
     assert len(captions) > 1 and not any(re.search(r"(?<!\\)\]\(|://", text) for text in captions)

@@ -1,0 +1,55 @@
+"""Tests of what the page changes in Gradio's ChatInterface: the message box during an answer, Stop, Clear and Retry."""
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.e2e.chat_page import ChatPage
+
+
+def test_message_typed_during_answer_is_kept_and_clear_can_be_undone(chat: ChatPage) -> None:
+    users = chat.page.get_by_test_id("user")
+    chat.choose("Simulated: stalling")
+    chat.ask("One")
+    chat.wait_for_text()
+    place = chat.stop.bounding_box()
+    chat.box.fill("Two")
+    chat.box.press("Enter")
+    expect(chat.page.locator("#sg-hint")).to_contain_text("An answer is still coming")
+    chat.stop.click()
+    assert chat.wait_for_end() == "Stopped"
+    expect(chat.box).to_have_value("Two")
+    send = chat.page.locator("#sg-message button.submit-button").bounding_box()
+    assert place and send and abs(place["x"] - send["x"]) < 1 and abs(place["width"] - send["width"]) < 1
+
+    chat.choose("Simulated: steady")
+    chat.ask("<b>Two</b>")
+    expect(users).to_have_text(["One", "<b>Two</b>"])
+    assert chat.wait_for_end() == "Done"
+    expect(chat.box).to_have_value("")
+    first = chat.answers[-1]
+    chat.page.locator("#sg-chat").get_by_label("Retry").click()
+    expect(chat.page.locator("#sg-chat h4.sg-who")).to_have_count(2)
+    expect(users).to_have_text(["One", "<b>Two</b>"])
+    expect(chat.stage).to_contain_text("Done")
+    assert first.startswith("[simulated]")
+
+    chat.clear()
+    undo = chat.page.locator("#sg-undo-clear")
+    undo.click()
+    expect(users).to_have_text(["One", "<b>Two</b>"])
+    expect(undo).to_be_hidden()
+
+
+@pytest.mark.parametrize("chat", [pytest.param((390, 844), id="phone")], indirect=True)
+def test_choices_on_a_phone_are_one_row_and_the_outcome_is_seen_beside_the_buttons(chat: ChatPage) -> None:
+    boxes = [chat.page.locator(f"#sg-{name}").bounding_box() for name in ("provider", "model", "strategy")]
+    assert len({box and round(box["y"]) for box in boxes}) == 1
+    assert chat.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    chat.choose("vLLM")
+    chat.set_model("fault-truncated")
+    chat.ask("Hello?")
+    assert chat.wait_for_end() == "Interrupted"
+    expect(chat.page.locator("#sg-retry")).to_be_visible()
+    expect(chat.titles.last).to_have_attribute("aria-expanded", "true")
+    outcome, strip = (chat.stage.locator(name).bounding_box() for name in (".sg-now", "ol"))
+    assert outcome and strip and outcome["y"] + outcome["height"] <= strip["y"] + strip["height"] + 1

@@ -1,0 +1,142 @@
+"""A chat page by its CSS selectors: pages that draw in unusual ways, and one line for those that cannot be read."""
+
+import asyncio
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import AsyncExitStack
+from urllib.parse import quote
+
+import pytest
+from playwright.async_api import Browser
+
+from evaluation.backends.base import TrialRequest
+from evaluation.backends.browser.chromium import running_chromium, traced_page
+from evaluation.backends.browser.painting import painted_events
+from evaluation.backends.browser.selected_page import PageTimeouts, SelectedPage
+from evaluation.transports import PageSelectors
+from streaming.clock import monotonic
+from streaming.errors import StreamgaugeError
+from streaming.events import TextDelta
+from streaming.messages import ChatRequest, Message
+
+CALL = TrialRequest("sim:steady", "direct", "browser:custom", ChatRequest((Message("user", "Why?"),)))
+TIMEOUTS = PageTimeouts(element_s=2.0, first_text_s=2.0)
+SELECTORS = {"box": "#box", "answer": ".answer", "send": "#send"}
+FORM = '<textarea id="box"></textarea><button id="send">Send</button><div id="log"></div>'
+PROMPT = 'document.getElementById("box")'
+SHADOW = 'const root = document.getElementById("log").attachShadow({ mode: "open" });'
+APPEND = """
+  const answer = document.createElement("p");
+  answer.className = "answer";
+  log.append(answer);
+  let words = 0;
+  const timer = setInterval(() => { answer.textContent += "word "; if (++words === 5) clearInterval(timer); }, 30);
+"""
+
+
+def page(on_send: str, form: str = FORM, *, before: str = "") -> str:
+    """Return the address of a page that runs a script when its Send button is pressed."""
+    script = f'const log = document.getElementById("log"); {before}'
+    script += f'document.getElementById("send").onclick = () => {{ {on_send} }};'
+    return f"data:text/html,{quote(f'<!doctype html>{form}<script>{script}</script>')}"
+
+
+class PageReader:
+    """Asks pages in one Chromium, on an event loop in a thread: that of the other tests' browser runs in this one."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, browser: Browser) -> None:
+        self._loop, self._browser = loop, browser
+
+    def read(self, url: str, selectors: Mapping[str, str]) -> str:
+        """Ask the page and return the text that was painted."""
+        asked = self._read(PageSelectors(url, **{**SELECTORS, **selectors}))
+        return asyncio.run_coroutine_threadsafe(asked, self._loop).result()
+
+    async def _read(self, selectors: PageSelectors) -> str:
+        selected = SelectedPage(selectors, monotonic, CALL, timeouts=TIMEOUTS)
+        traced = traced_page(self._browser, monotonic, answer=selected.answer, stop=selected.stop_marker)
+        async with traced as shown:
+            await selected.open(shown.page)
+            await shown.start()
+            await shown.page.evaluate("streamgaugeObserver.arm()")
+            await selected.send(shown.page, CALL)
+            await selected.read_answer(shown.page)
+            state = await shown.page.evaluate("streamgaugeObserver.state()")
+            trace, offset_s, _ = await shown.stop()
+        events = [timed.event for timed in painted_events(trace, state["text"], offset_s)]
+        return "".join(event.text for event in events if isinstance(event, TextDelta))
+
+
+@pytest.fixture(scope="module")
+def reader() -> Iterator[PageReader]:
+    loop, stack = asyncio.new_event_loop(), AsyncExitStack()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        entered = stack.enter_async_context(running_chromium())
+        yield PageReader(loop, asyncio.run_coroutine_threadsafe(entered, loop).result())
+        asyncio.run_coroutine_threadsafe(stack.aclose(), loop).result()
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+EDITABLE = '<div id="box" contenteditable></div><button id="send">Send</button><div id="log"></div>'
+REPLACED = """
+  let words = "";
+  const timer = setInterval(() => {
+    words += "word ";
+    const answer = document.createElement("p");
+    answer.className = "answer";
+    answer.textContent = words;
+    log.replaceChildren(answer);
+    if (words.length === 25) clearInterval(timer);
+  }, 30);
+"""
+
+
+@pytest.mark.parametrize(
+    ("url", "selectors"),
+    [
+        (page(REPLACED, before="log.innerHTML = '<p class=answer>Ask me anything.</p>';"), {}),
+        (page(f'if ({PROMPT}.textContent === "Why?") {{ {APPEND} }}', EDITABLE), {}),
+        (page(APPEND, f'<textarea class="box" hidden></textarea>{FORM}'), {"box": "textarea"}),
+    ],
+    ids=["answer box replaced with each piece", "editable element", "hidden second text box"],
+)
+def test_unusual_page_is_read(reader: PageReader, url: str, selectors: dict[str, str]) -> None:
+    assert reader.read(url, selectors) == "word " * 5
+
+
+@pytest.mark.parametrize(
+    ("url", "selectors", "words"),
+    [
+        (page(APPEND), {"box": "#nothing"}, "--page-box: .* does not show '#nothing'"),
+        (page(APPEND, FORM + FORM), {"box": "textarea"}, "--page-box: 'textarea' matches 2 visible elements"),
+        (page(APPEND), {"box": "#send"}, "--page-box: '#send' is no text box"),
+        (page(APPEND), {"send": ".nothing"}, "--page-send: .* does not show '.nothing'"),
+        (page(APPEND), {"answer": "p["}, r"--page-answer: 'p\[' is not a CSS selector"),
+        (page(APPEND), {"stop": "#log"}, "--page-stop: '#log' matches before a question is sent"),
+        (page(APPEND), {"stop": ".stop"}, "--page-stop: '.stop' matched nothing while the answer came"),
+        (page(""), {}, r"the page: no text in '.answer' within 2 s \(check --page-answer\)"),
+        (
+            page('root.innerHTML = "<p class=answer>word</p>";', before=SHADOW),
+            {},
+            "--page-answer: '.answer' matches no element of the page, .* shadow root",
+        ),
+        (
+            page("log.innerHTML = `<iframe srcdoc='<p class=answer>word</p>'></iframe>`;"),
+            {},
+            "--page-answer: '.answer' matches no element of the page, .* inside the frame",
+        ),
+        ("data:text/html,<iframe srcdoc='<textarea id=box></textarea>'></iframe>", {}, "inside the frame about:srcdoc"),
+        ("http://127.0.0.1:9", {}, "--page-url: http://127.0.0.1:9 cannot be loaded"),
+    ],
+)
+def test_page_that_cannot_be_read_is_one_line(
+    reader: PageReader, url: str, selectors: dict[str, str], words: str
+) -> None:
+    with pytest.raises(StreamgaugeError, match=words) as raised:
+        reader.read(url, selectors)
+    assert "\n" not in str(raised.value)
