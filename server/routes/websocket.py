@@ -21,6 +21,8 @@ from streaming.errors import UsageError
 
 MAX_QUEUED_REQUESTS = 4
 """The number of requests that may wait while another is being answered."""
+CANCEL_RETRY_S = 1.0
+"""The time between two attempts to cancel a stream that could not be found, as while Redis does not respond."""
 SUBPROTOCOL = "streamgauge"
 POLICY_VIOLATION_CODE, TOO_BIG_CODE, NOT_TEXT_CODE, INTERNAL_ERROR_CODE, RESTART_CODE = 1008, 1009, 1007, 1011, 1012
 
@@ -143,9 +145,13 @@ class WebSocketSession:
                 await send(f'{{"type":"{name}{prefix}{seq}"{"," if len(fields) > 1 else ""}{fields}')
 
     async def _cancel_on_request(self, stream_id: str, caller: str) -> None:
+        """Cancel the stream when the client asks for it; try again while another replica does not reply."""
         await self._stop.wait()
-        with suppress(StreamNotFoundError):
-            await self._chat_service.cancel(stream_id, caller)
+        while True:
+            with suppress(StreamNotFoundError):
+                await self._chat_service.cancel(stream_id, caller)
+                return
+            await asyncio.sleep(CANCEL_RETRY_S)
 
     async def _close_with_error(self, fault: BaseException) -> None:
         """Send a last frame with the rejection, or with an internal error, and close the connection."""

@@ -151,6 +151,8 @@ def _parse_entries(entries: Any) -> list[WireEvent]:
 
 CONTROL_CHANNEL = "streamgauge:control"
 _COPY_INTERVAL_S = 0.05
+_CANCEL_ATTEMPTS = 4
+"""How often a cancellation is published: a replica that is connecting again to Redis misses what is published."""
 _KEY_TTL_S = 900
 """How long Redis keeps a stream that is still being written; longer than any answer lasts."""
 
@@ -249,15 +251,15 @@ class StreamReplication:
     async def cancel(self, stream_id: str, owner: str | None) -> dict[str, Any] | None:
         """Cancel a stream of another replica and return the fields of its receipt; None when no replica has it."""
         reply = f"streamgauge:reply:{secrets.token_urlsafe(8)}"
-        message = {"op": "cancel", "stream_id": stream_id, "owner": owner, "reply": reply}
-        timeout_s = self._intervals.reply_timeout_s
+        message = orjson.dumps({"op": "cancel", "stream_id": stream_id, "owner": owner, "reply": reply})
         with suppress(*REDIS_ERRORS):
-            async with asyncio.timeout(self._intervals.max_copy_lag_s + timeout_s):
-                await self._redis.publish(CONTROL_CHANNEL, orjson.dumps(message))
-                response = await self._redis.blpop([reply], timeout=timeout_s)
-            if response is not None:
-                fields: dict[str, Any] = orjson.loads(response[1])
-                return fields
+            async with asyncio.timeout(self._intervals.max_copy_lag_s + self._intervals.reply_timeout_s):
+                for _ in range(_CANCEL_ATTEMPTS):
+                    await self._redis.publish(CONTROL_CHANNEL, message)
+                    timeout_s = self._intervals.reply_timeout_s / _CANCEL_ATTEMPTS
+                    if response := await self._redis.blpop([reply], timeout=timeout_s):
+                        fields: dict[str, Any] = orjson.loads(response[1])
+                        return fields
         return None
 
     async def _announce_reader(self, stream_id: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import websockets
+from redis.asyncio import Redis
 
 from streaming import sse
 from streaming.events import Event
@@ -106,7 +107,8 @@ def test_stream_limit_is_shared_by_replicas_and_released(redis: RedisProcess) ->
     assert refused["error"]["rule"] == "budget.streams"
 
 
-def test_websocket_at_another_replica_resumes_and_cancels_stream(redis: RedisProcess) -> None:
+@pytest.mark.parametrize("unsubscribed", [False, True], ids=["connected", "while replicas connect to Redis again"])
+def test_websocket_at_another_replica_resumes_and_cancels_stream(redis: RedisProcess, unsubscribed: bool) -> None:
     async def main() -> tuple[list[dict[str, Any]], int]:
         adapter = ScriptedAdapter(words_script(9000, first_s=0.0, gap_s=0.02))
         async with run_replicas(redis, 3, adapter, {"RATE_LIMIT": "off"}) as ports:
@@ -118,6 +120,9 @@ def test_websocket_at_another_replica_resumes_and_cancels_stream(redis: RedisPro
                 while not frames or frames[-1]["type"] == "error":  # the copy is a little behind at first
                     await socket.send(json.dumps({"type": "resume", "stream_id": stream_id, "last_id": 1}))
                     frames = [json.loads(await socket.recv())]
+                if unsubscribed:
+                    async with Redis.from_url(redis.url) as client:
+                        await client.client_kill_filter(_type="pubsub")
                 await socket.send('{"type": "cancel"}')
                 while frames[-1]["type"] != "cancelled":
                     frames.append(json.loads(await socket.recv()))
