@@ -291,9 +291,10 @@ class Settings(VariableModel):
         """Whether users can sign in with Hugging Face: on a Space whose card has `hf_oauth` and the scope for models.
 
         These are the variables that Gradio requires. It replaces the sign-in by a mock with this machine's own token
-        unless `SYSTEM` says that this is a Space.
+        unless `SYSTEM` says that this is a Space. Its routes are those of a Space's root, so below `ROOT_PATH` there is
+        no sign-in.
         """
-        is_space = self.on_space and self.get("SYSTEM") == "spaces"
+        is_space = self.on_space and self.get("SYSTEM") == "spaces" and not self.root_path
         client = ("OAUTH_CLIENT_ID", "OAUTH_CLIENT_SECRET", "OPENID_PROVIDER_URL")
         return is_space and all(map(self.get, client)) and _SIGN_IN_SCOPE in (self.get("OAUTH_SCOPES") or "").split()
 

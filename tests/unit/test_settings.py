@@ -36,6 +36,22 @@ def test_environment_is_copied_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not Settings({}).on_space
 
 
+SPACE_WITH_SIGN_IN = {
+    "SPACE_ID": "someone/space",
+    "SYSTEM": "spaces",
+    "OAUTH_CLIENT_ID": "id",
+    "OAUTH_CLIENT_SECRET": "secret",
+    "OAUTH_SCOPES": "openid profile inference-api",
+    "OPENID_PROVIDER_URL": "https://openid.example",
+}
+
+
+def test_sign_in_is_offered_at_the_root_of_a_space_that_enables_it() -> None:
+    assert Settings(SPACE_WITH_SIGN_IN).offers_sign_in
+    assert not Settings({**SPACE_WITH_SIGN_IN, "ROOT_PATH": "/chat"}).offers_sign_in
+    assert not Settings({**SPACE_WITH_SIGN_IN, "OAUTH_SCOPES": "openid profile"}).offers_sign_in
+
+
 def test_invalid_variables_are_reported_together_in_one_line_each() -> None:
     variables = {"READER_TIMEOUT_S": "soon", "FIRST_CONTENT_S": "0", "RATE_LIMIT": "often", "MAX_TURNS": "5"}
     with pytest.raises(InvalidVariablesError) as caught:
