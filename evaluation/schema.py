@@ -7,7 +7,7 @@ belong to a trial that was interrupted.
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, make_dataclass
 from decimal import Decimal, InvalidOperation
@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 from evaluation.metrics import METRICS, compute_metrics
+from evaluation.metrics.metric import MetricValue
 from evaluation.metrics.trial_metrics import MeasuredAnswer, TimedEvents
 from streaming.errors import UsageError
 from streaming.events import Event, Failed, Finish, Notice, TextDelta, ThinkingDelta, Usage
@@ -180,15 +181,18 @@ _KIND_BY_EVENT: dict[type[Event], str] = {
 }  # fmt: skip
 
 
-def build_trial(answer: MeasuredAnswer, **facts: Any) -> Trial:
-    """Return the row of an answer; `facts` are the columns that are no metrics and that the answer does not report."""
+def build_trial(answer: MeasuredAnswer, metrics: Mapping[str, MetricValue] | None = None, /, **facts: Any) -> Trial:
+    """Return the row of an answer; `facts` are the columns that are no metrics and that the answer does not report.
+
+    `metrics` are those of the answer, if they are computed already.
+    """
     result = {name: value for name, value in answer.reported.items() if name in FACTS}
     result |= {"outcome": answer.outcome, "dropped_settings": answer.dropped_settings}
     if answer.sent_s is not None:
         result["sent_monotonic_s"] = round(answer.sent_s, 9)
     if answer.intended_s is not None:
         result["intended_start_s"] = round(answer.intended_s, 9)
-    return Trial(**result | facts | compute_metrics(answer))
+    return Trial(**result, **facts, **(compute_metrics(answer) if metrics is None else metrics))
 
 
 def event_rows(run_id: str, trial_id: str, timestamps: TimedEvents) -> Iterator[EventRow]:

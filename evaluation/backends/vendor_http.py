@@ -55,6 +55,7 @@ class VendorBackend:
         await resources.sockets.wait_turn()
         sent_s, events = sent_at(answer.exchange), answer.events
         delivered = list(replay(events, strategies.parse(call.strategy).build()))
+        await resources.sockets.wait_turn()
         receipt = receipt_from_events(call, events, delivered, sent_s, resources.access.cost_model(call.provider))
         return TimedResponse(
             TimedEvents(sent_s, events, delivered, sent=answer.exchange.sent_s is not None),

@@ -32,6 +32,7 @@ from providers.registry import default_timeouts
 from providers.tokenizers import Tokenizer, offline_tokenizer
 from settings import Settings
 from streaming.errors import UsageError
+from streaming.precise_loop import run_on_precise_loop
 
 OUT_OF_BUDGET_EXIT_CODE = 3
 
@@ -170,7 +171,7 @@ def _run_measurement(options: RunOptions, folder: Path, stack: ExitStack) -> Run
         service = stack.enter_context(running_service(options.scenario.url, folder, variables, page=page))
         target = ServiceTarget.from_settings(service.url, settings, recordings)
     _start_scraping(options, folder, settings, start, target.url if target else None, stack)
-    return asyncio.run(_run_and_close(ask(service=target), providers))
+    return run_on_precise_loop(_run_and_close(ask(service=target), providers))
 
 
 def _start_scraping(

@@ -277,7 +277,8 @@ def test_unsent_request_has_no_send_time() -> None:
         async with aclosing(RunBackends(RunResources(providers, monotonic))) as backends:
             sender = TrialSender(backends.send, monotonic, RetryPolicy(max_retries=0))
             bench = TrialContext("run", scenario, providers, monotonic, backends, sender)
-            return trial_rows(bench, plan_trial("openai:m"), requests, intended_s=monotonic())[0]
+            trial, _ = await trial_rows(bench, plan_trial("openai:m"), requests, intended_s=monotonic())
+            return trial
 
     trial = asyncio.run(ask())
     assert trial.outcome == "failed" and trial.error_message and trial.intended_start_s is not None

@@ -8,8 +8,17 @@ import pytest
 
 from evaluation.backends.base import RunResources
 from evaluation.backends.registry import RunBackends
+from evaluation.metrics import METRICS
 from evaluation.prompts.prompt_file import Prompt
-from evaluation.runner.trial import TrialContext, TrialSender, describe_outcome, run_trial, trial_rows, warm_up
+from evaluation.runner.trial import (
+    STEP_METRICS,
+    TrialContext,
+    TrialSender,
+    describe_outcome,
+    run_trial,
+    trial_rows,
+    warm_up,
+)
 from evaluation.scenario import PlannedTrial, Scenario
 from evaluation.schema import EventRow, Trial
 from streaming.clock import Clock
@@ -79,7 +88,8 @@ def measure_trial(
     async def main() -> tuple[Trial, list[EventRow]]:
         async with open_context(scenario, access) as context:
             planned = PlannedTrial(7, 2, 1, PROMPT, provider, strategy)
-            return trial_rows(context, planned, await run_trial(context, planned))
+            trial, events = await trial_rows(context, planned, await run_trial(context, planned))
+            return trial, list(events)
 
     return *run_on_virtual_time(main(), start_s=1000.0), access
 
@@ -93,6 +103,29 @@ def test_steady_stream_metrics_are_exact() -> None:
     assert trial.e2e_s == pytest.approx(0.2 + 63 * 0.02) and trial.outcome == "completed"
     assert (trial.chunks, trial.delivered_chunks, trial.stalls) == (64, 64, 0)
     assert len(events) == 2 * 66
+
+
+def test_rows_of_a_trial_are_computed_in_steps_between_which_the_event_loop_runs() -> None:
+    async def main() -> int:
+        async with open_context(
+            Scenario(("sim:steady",), ("direct",), (PROMPT,)), FakeAccess(SteadyAdapter())
+        ) as context:
+            planned = PlannedTrial(7, 2, 1, PROMPT, "sim:steady", "direct")
+            response = await run_trial(context, planned)
+            turns = 0
+
+            async def count() -> None:
+                nonlocal turns
+                while True:
+                    turns += 1
+                    await asyncio.sleep(0)
+
+            counting = asyncio.create_task(count())
+            await trial_rows(context, planned, response)
+            counting.cancel()
+            return turns
+
+    assert run_on_virtual_time(main()) >= len(METRICS) // STEP_METRICS
 
 
 def test_batch_strategy_delay_and_updates_stay_within_bounds() -> None:

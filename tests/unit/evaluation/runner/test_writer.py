@@ -28,7 +28,14 @@ def make_events(number: int) -> list[EventRow]:
 
 
 def row_factory(number: int) -> RowFactory:
-    return lambda: (factories.make_trial((FIRST, SECOND)[number]), make_events(number))
+    return make_rows(factories.make_trial((FIRST, SECOND)[number]), make_events(number))
+
+
+def make_rows(trial: Trial, events: Iterable[EventRow] = ()) -> RowFactory:
+    async def make() -> tuple[Trial, Iterable[EventRow]]:
+        return trial, events
+
+    return make
 
 
 def test_concurrent_trials_are_written_without_mixing_events(tmp_path: Path) -> None:
@@ -84,7 +91,7 @@ def test_trace_has_events_relative_to_send_and_provenance(tmp_path: Path) -> Non
         with Journal(tmp_path) as journal:
             writer = TrialWriter(tmp_path, journal, traces=True)
             trial = factories.make_trial(FIRST, output_tokens=9, token_source="counted")
-            await writer.write(lambda: (trial, []), RESPONSE)
+            await writer.write(make_rows(trial), RESPONSE)
 
     asyncio.run(main())
     data = loads((tmp_path / "traces" / "run-00001.jsonl").read_text(encoding="utf-8"))
