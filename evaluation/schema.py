@@ -192,7 +192,7 @@ def build_trial(answer: MeasuredAnswer, metrics: Mapping[str, MetricValue] | Non
         result["sent_monotonic_s"] = round(answer.sent_s, 9)
     if answer.intended_s is not None:
         result["intended_start_s"] = round(answer.intended_s, 9)
-    return Trial(**result, **facts, **(compute_metrics(answer) if metrics is None else metrics))
+    return Trial(**{**result, **facts, **(compute_metrics(answer) if metrics is None else metrics)})
 
 
 def event_rows(run_id: str, trial_id: str, timestamps: TimedEvents) -> Iterator[EventRow]:
