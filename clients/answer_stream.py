@@ -27,6 +27,7 @@ class ChatParams(TypedDict, total=False):
     temperature: float
     max_tokens: int
     effort: str
+    ignore_eos: bool
     resume: bool
 
 

@@ -180,7 +180,8 @@ class StreamUser(User):
         messages = message_fields(plan.prompt)
         conversation = {"message": plan.prompt.text} if len(messages) == 1 else {"messages": messages}
         fields = {**conversation, "provider": plan.provider, "strategy": answer.strategy}
-        return {**fields, "max_tokens": plan.max_tokens, **({"resume": True} if plan.reconnect else {})}
+        flags = {"resume": plan.reconnect, "ignore_eos": self.options.ignore_eos}
+        return {**fields, "max_tokens": plan.max_tokens, **{name: True for name, is_set in flags.items() if is_set}}
 
     def socket_options(self, plan: RequestPlan) -> dict[str, Any]:
         """Return the arguments for the user's socket: the idle timeout and the receive buffer's size."""

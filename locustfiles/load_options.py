@@ -79,7 +79,7 @@ def _add_prompt_options(add: Callable[..., Any]) -> None:
         "--ignore-eos",
         action="store_true",
         env_var="LOAD_IGNORE_EOS",
-        help="OpenAI users: answers of max tokens, where the server takes ignore_eos (llama.cpp, vLLM)",
+        help="answers of max tokens, where the model's server takes ignore_eos (llama.cpp, vLLM); not on the page",
     )
 
 

@@ -60,6 +60,7 @@ class CompletionRequestBody(BaseModel):
     max_tokens: int | None = Field(None, ge=1, le=1_000_000)
     max_completion_tokens: int | None = Field(None, ge=1, le=1_000_000)
     reasoning_effort: Effort | None = None
+    ignore_eos: bool | None = Field(None, description="an extension, as in vLLM and llama.cpp")
     n: int | None = Field(None, ge=1, le=1)
     strategy: Text = Field(strategies.DEFAULT_STRATEGY, description=f"an extension: {strategies.describe_forms()}")
 
@@ -88,6 +89,7 @@ class CompletionRequestBody(BaseModel):
             "temperature": self.temperature,
             "max_tokens": self.max_completion_tokens or self.max_tokens,
             "effort": self.reasoning_effort,
+            "ignore_eos": bool(self.ignore_eos),
             "stream": bool(self.stream),
         }
         return ChatRequestBody(**fields)

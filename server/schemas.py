@@ -79,6 +79,9 @@ class ChatRequestBody(BaseModel):
     temperature: float | None = Field(None, ge=0, le=2, allow_inf_nan=False)
     max_tokens: int | None = Field(None, ge=1, le=1_000_000)
     effort: Effort | None = Field(None, description="how long the model may think: none, low, medium, high, …")
+    ignore_eos: bool = Field(
+        False, description="write `max_tokens` tokens, also beyond the model's own end, where the server can"
+    )
     stream: bool = True
     resume: bool = Field(False, description="buffer the stream, so that it survives a disconnect and can be resumed")
 
@@ -109,6 +112,7 @@ class ChatRequestBody(BaseModel):
             streamed=self.stream,
             effort=self.effort,
             request_id=request_id,
+            ignores_end=self.ignore_eos,
         )
 
     def provider_list(self) -> list[str]:

@@ -138,6 +138,8 @@ def chat_params(call: TrialRequest) -> ChatParams:
         params["temperature"] = call.request.temperature
     if call.request.effort is not None:
         params["effort"] = call.request.effort
+    if call.request.ignores_end:
+        params["ignore_eos"] = True
     return params
 
 

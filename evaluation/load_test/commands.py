@@ -118,7 +118,9 @@ def _make_workload(
         name = f"openai:{name}"
     target = LoadTarget(url, model, _read_locust_option(load, settings, "--key"), name)
     file = write_workload(workload, folder, target, settings, options.prompt_count)
-    return "--prompts", str(file.absolute()), "--fresh"
+    # Only this project's service is known to take it: others may reject the field.
+    fixed_length = () if options.url is not None and is_openai else ("--ignore-eos",)
+    return "--prompts", str(file.absolute()), "--fresh", *fixed_length
 
 
 def _read_locust_option(load: LocustOptions, settings: Settings, option: str) -> str | None:

@@ -56,6 +56,14 @@ def test_real_model_reports_the_lengths_that_were_asked(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("llama_server")
+def test_answers_over_the_services_transports_are_as_long_as_asked(tmp_path: Path) -> None:
+    words = "--workload 20/200 --prompt-count 2 --transport sse,websocket,openai"
+    trials = run_evaluation(tmp_path / "run", *words.split()).trials
+    assert set(trials["transport"]) == {"sse", "websocket", "openai"}
+    assert set(trials["output_tokens"]) == {200}
+
+
+@pytest.mark.usefixtures("llama_server")
 def test_real_model_reads_the_shared_prefix_from_its_cache(tmp_path: Path) -> None:
     trials = run_workload(tmp_path / "shared", "--shared-prefix", "0.8").trials
     repeated = trials[~trials["fresh"]]

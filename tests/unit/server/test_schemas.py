@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from server.openai_schemas import CompletionRequestBody
 from server.schemas import MAX_NAMES_CHARS, ChatRequestBody, ResumeRequest, parse_event_id, validation_rejection
+from streaming.messages import ChatRequest
 
 
 def rejection_message(kind: type[ChatRequestBody | CompletionRequestBody | ResumeRequest], /, **fields: Any) -> str:
@@ -55,6 +56,19 @@ def test_long_provider_names_are_rejected(model: type[ChatRequestBody | Completi
     name = "provider" if model is ChatRequestBody else "model"
     assert model.model_validate({**question, name: "a" * MAX_NAMES_CHARS})
     assert str(MAX_NAMES_CHARS) in rejection_message(model, **question, **{name: "a" * (MAX_NAMES_CHARS + 1)})
+
+
+@pytest.mark.parametrize("model", [ChatRequestBody, CompletionRequestBody])
+def test_ignore_eos_asks_for_an_answer_of_max_tokens(model: type[ChatRequestBody | CompletionRequestBody]) -> None:
+    name = "provider" if model is ChatRequestBody else "model"
+    question = {name: "local", "messages": [{"role": "user", "content": "a"}], "max_tokens": 9}
+
+    def to_request(**fields: Any) -> ChatRequest:
+        body = model.model_validate({**question, **fields})
+        return (body if isinstance(body, ChatRequestBody) else body.to_chat_body()).to_chat_request(None)
+
+    assert to_request(ignore_eos=True).ignores_end and to_request(ignore_eos=True).max_tokens == 9
+    assert not to_request().ignores_end and not to_request(ignore_eos=False).ignores_end
 
 
 def test_max_completion_tokens_overrides_max_tokens() -> None:
