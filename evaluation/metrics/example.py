@@ -44,7 +44,7 @@ EXAMPLE = MeasuredAnswer(
         "output_cost_usd": Decimal("0.0004"), "cost_usd": Decimal("0.0005"), "list_cost_usd": Decimal("0.0005"),
         "frames_presented": 9, "frames_dropped": 1, "longest_task_s": 0.06, "long_tasks": 1, "main_thread_busy": 0.1,
         "page_bytes": 3500, "layout_shift": 0.02, "key_delay_s": 0.03, "stop_painted_s": 0.02, "clock_error_s": 0.0006,
-        "frame_check_s": 0.0003,
+        "frame_check_s": 0.0003, "fade_in_s": 0.25,
     },
     intended_s=-1.06,
 )  # fmt: skip

@@ -42,4 +42,7 @@ METRICS = (
     Metric("frame_check_s", "check of the frames", "s", "neither", "instrument",
            "presentation of a frame by the browser's trace − its end by a message from the frame's callback, median of "
            "a trial", _OWN, reported("frame_check_s"), applies_to="any"),
+    Metric("fade_in_s", "fade-in of text", "s", "less", "instrument",
+           "longest fade of the answer's text by CSS opacity: text counts as painted at its start", _OWN,
+           reported("fade_in_s"), applies_to="any"),
 )  # fmt: skip

@@ -70,6 +70,12 @@ def painting_error_lines(facts: Mapping[str, Any], trials: pd.DataFrame) -> Iter
             f"- the browser's clock is that of this process within {formatting.format_ms(clock_s.max())} ms, by marks "
             "between two readings"
         )
+    fade_s = trials["fade_in_s"].max()
+    if fade_s > 0:
+        yield (
+            f"- the page fades its text in over up to {formatting.format_ms(fade_s)} ms: text counts as painted at the "
+            "start, however faint it is"
+        )
     if len(check_s):
         yield (
             "- the trace's frames against a message from the frame's own callback: median difference "

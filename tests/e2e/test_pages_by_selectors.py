@@ -1,9 +1,11 @@
 """A chat page by its CSS selectors: pages that draw in unusual ways, and one line for those that cannot be read."""
 
 import asyncio
+import json
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from urllib.parse import quote
 
 import pytest
@@ -20,7 +22,7 @@ from streaming.events import TextDelta
 from streaming.messages import ChatRequest, Message
 
 CALL = TrialRequest("sim:steady", "direct", "browser:custom", ChatRequest((Message("user", "Why?"),)))
-TIMEOUTS = PageTimeouts(element_s=2.0, first_text_s=2.0)
+TIMEOUTS = PageTimeouts(element_s=2.0, first_text_s=2.0, quiet_s=1.5)
 SELECTORS = {"box": "#box", "answer": ".answer", "send": "#send"}
 FORM = '<textarea id="box"></textarea><button id="send">Send</button><div id="log"></div>'
 PROMPT = 'document.getElementById("box")'
@@ -41,18 +43,26 @@ def page(on_send: str, form: str = FORM, *, before: str = "") -> str:
     return f"data:text/html,{quote(f'<!doctype html>{form}<script>{script}</script>')}"
 
 
+@dataclass(frozen=True)
+class PageRead:
+    """What was read of an answer: the text that was painted, and how long it faded in."""
+
+    text: str
+    fade_in_ms: float
+
+
 class PageReader:
     """Asks pages in one Chromium, on an event loop in a thread: that of the other tests' browser runs in this one."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, browser: Browser) -> None:
         self._loop, self._browser = loop, browser
 
-    def read(self, url: str, selectors: Mapping[str, str]) -> str:
-        """Ask the page and return the text that was painted."""
+    def read(self, url: str, selectors: Mapping[str, str]) -> PageRead:
+        """Ask the page and read its answer to the end."""
         asked = self._read(PageSelectors(url, **{**SELECTORS, **selectors}))
         return asyncio.run_coroutine_threadsafe(asked, self._loop).result()
 
-    async def _read(self, selectors: PageSelectors) -> str:
+    async def _read(self, selectors: PageSelectors) -> PageRead:
         selected = SelectedPage(selectors, monotonic, CALL, timeouts=TIMEOUTS)
         traced = traced_page(self._browser, monotonic, answer=selected.answer, stop=selected.stop_marker)
         async with traced as shown:
@@ -64,7 +74,8 @@ class PageReader:
             state = await shown.page.evaluate("streamgaugeObserver.state()")
             trace, offset_s, _ = await shown.stop()
         events = [timed.event for timed in painted_events(trace, state["text"], offset_s)]
-        return "".join(event.text for event in events if isinstance(event, TextDelta))
+        text = "".join(event.text for event in events if isinstance(event, TextDelta))
+        return PageRead(text, state["fade"])
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +107,59 @@ REPLACED = """
 """
 
 
+STEPS = """
+  const answer = document.createElement("p");
+  answer.className = "answer";
+  log.append(answer);
+  const steps = STEPS;
+  const timer = setInterval(() => { DRAW; if (!steps.length) clearInterval(timer); }, 30);
+"""
+
+
+def draw_steps(texts: Sequence[str], draw: str = "answer.textContent = steps.shift()") -> str:
+    """Return a script that draws one text after the other."""
+    return STEPS.replace("STEPS", json.dumps(texts)).replace("DRAW", draw)
+
+
+INNER = "answer.innerHTML = steps.shift()"
+OLD = '<p class="answer">Ask me anything.</p>'
+PREPENDED = draw_steps(["word", "word two"]).replace("log.append(answer)", "log.prepend(answer)")
+OLD_ANEW = draw_steps(
+    ["word", "word two"], f"answer.textContent = steps.shift(); log.innerHTML = {OLD!r}; log.append(answer)"
+)
+LATE_STOP = f"""{draw_steps(["word", "word two", "word two three"])}
+  setTimeout(() => {{ document.getElementById("stop").hidden = false; }}, 60);
+  setTimeout(() => {{ document.getElementById("stop").hidden = true; }}, 600);"""
+NOTHING = """document.getElementById("stop").hidden = false;
+  setTimeout(() => { document.getElementById("stop").hidden = true; }, 200);"""
+STOP_FORM = FORM + '<button id="stop" hidden>Stop</button>'
+RUNNING = {"stop": "#stop:not([hidden])"}
+
+
+@pytest.mark.parametrize(
+    ("url", "selectors", "text"),
+    [
+        (page(PREPENDED, before=f"log.innerHTML = {OLD!r};"), {}, "word two"),
+        (page(OLD_ANEW, before=f"log.innerHTML = {OLD!r};"), {}, "word two"),
+        (page(LATE_STOP, STOP_FORM), RUNNING, "word two three"),
+        (page(NOTHING, STOP_FORM), RUNNING, ""),
+        (page(draw_steps(["All at once."])), {}, "All at once."),
+        (page(draw_steps(["שלום", "שלום עולם", "שלום עולם, 123"])), {}, "שלום עולם, 123"),
+        (page(draw_steps(["👩", "👩\u200d👩", "👩\u200d👩\u200d👧 e\u0301"])), {}, "👩\u200d👩\u200d👧 e\u0301"),
+        (page(draw_steps(["a **b", "a <b>bold</b>", "a <b>bold</b> c"], INNER)), {}, "a bold c"),
+        (page(draw_steps(["Thinking…", "Yes", "Yes."])), {}, "Yes."),
+    ],
+    ids=[
+        "newest first", "old answer drawn anew", "late Stop", "no text", "one piece", "right to left", "joined emoji",
+        "Markdown drawn anew", "placeholder",
+    ],
+)  # fmt: skip
+def test_painted_text_is_the_answer_at_its_end(
+    reader: PageReader, url: str, selectors: dict[str, str], text: str
+) -> None:
+    assert reader.read(url, selectors) == PageRead(text, 0)
+
+
 @pytest.mark.parametrize(
     ("url", "selectors"),
     [
@@ -106,7 +170,28 @@ REPLACED = """
     ids=["answer box replaced with each piece", "editable element", "hidden second text box"],
 )
 def test_unusual_page_is_read(reader: PageReader, url: str, selectors: dict[str, str]) -> None:
-    assert reader.read(url, selectors) == "word " * 5
+    assert reader.read(url, selectors) == PageRead("word " * 5, 0)
+
+
+FADING = """
+  log.innerHTML = `<style>
+    @keyframes appear { from { opacity: 0; } }
+    @keyframes blink { 50% { opacity: 0; } }
+    .answer span { animation: appear 250ms; }
+    .answer i { animation: blink 1s infinite; }
+  </style>`;
+"""
+LETTERS = draw_steps(["a", "b"], "answer.innerHTML += `<span>${steps.shift()}</span>`")
+CURSOR = draw_steps(["a", "b"], "answer.innerHTML = `${steps.shift()}<i>|</i>`")
+
+
+@pytest.mark.parametrize(
+    ("on_send", "text", "fade_in_ms"), [(LETTERS, "ab", 250), (CURSOR, "b|", 0)], ids=["letters", "cursor"]
+)
+def test_fade_of_letters_is_measured_and_a_blinking_cursor_is_none(
+    reader: PageReader, on_send: str, text: str, fade_in_ms: float
+) -> None:
+    assert reader.read(page(on_send, before=FADING), {}) == PageRead(text, fade_in_ms)
 
 
 @pytest.mark.parametrize(
@@ -119,6 +204,20 @@ def test_unusual_page_is_read(reader: PageReader, url: str, selectors: dict[str,
         (page(APPEND), {"answer": "p["}, r"--page-answer: 'p\[' is not a CSS selector"),
         (page(APPEND), {"stop": "#log"}, "--page-stop: '#log' matches before a question is sent"),
         (page(APPEND), {"stop": ".stop"}, "--page-stop: '.stop' matched nothing while the answer came"),
+        (
+            page("log.innerHTML = '<canvas class=answer></canvas>';"),
+            {},
+            "--page-answer: '.answer' has no text, .* canvas",
+        ),
+        (
+            page(
+                "log.innerHTML = '<p class=answer></p>';"
+                "log.querySelector('p').attachShadow({ mode: 'open' }).append('word');"
+            ),
+            {},
+            "--page-answer: '.answer' has no text, .* shadow root",
+        ),
+        (page(draw_steps([f"line {line} " * 30 for line in range(9)])), {}, "--page-answer: the page took away"),
         (page(""), {}, r"the page: no text in '.answer' within 2 s \(check --page-answer\)"),
         (
             page('root.innerHTML = "<p class=answer>word</p>";', before=SHADOW),

@@ -51,8 +51,8 @@ class _Reading:
     trace: PageTrace
     offset_s: float
     error_s: float
-    stop_pressed_s: float | None
     layout_shift: float
+    fade_in_s: float
     recording: Recording | None
 
 
@@ -120,24 +120,22 @@ class BrowserBackend:
             await shown.start()
             await shown.page.evaluate("streamgaugeObserver.arm()")
             sent_s = await page.send(shown.page, call)
-            answer, pressed_s = await self._read_to_end(page, shown)
+            answer = await self._read_to_end(page, shown)
             await shown.page.evaluate(_SETTLE)
             state = await shown.page.evaluate("streamgaugeObserver.state()")
             trace, offset_s, error_s = await shown.stop()
         if sent_s is None:
             sent_s = trace.find_marks("sent")[-1].at_s + offset_s
         recording = self._find_recording(call, known)
-        return _Reading(sent_s, answer, state["text"], trace, offset_s, error_s, pressed_s, state["shift"], recording)
+        fade_in_s = state["fade"] / 1e3
+        return _Reading(sent_s, answer, state["text"], trace, offset_s, error_s, state["shift"], fade_in_s, recording)
 
-    async def _read_to_end(self, page: ReadingPage, shown: TracedPage) -> tuple[PageAnswer, float | None]:
-        """Read the answer while a reader types, and press Stop when it is due; return when that was."""
-        pressed_s: float | None = None
+    async def _read_to_end(self, page: ReadingPage, shown: TracedPage) -> PageAnswer:
+        """Read the answer while a reader types, and press Stop when it is due."""
 
         async def press_stop(after_s: float) -> None:
-            nonlocal pressed_s
             await shown.page.wait_for_function("streamgaugeObserver.state().chars > 0")
             await asyncio.sleep(after_s)
-            pressed_s = self._resources.clock()
             await page.press_stop(shown.page)
 
         others = [asyncio.create_task(_type_while_reading(shown))]
@@ -145,28 +143,30 @@ class BrowserBackend:
             others.append(asyncio.create_task(press_stop(self._resources.stop_after_s)))
         try:
             async with asyncio.timeout(_ANSWER_TIMEOUT_S):
-                answer = await page.read_answer(shown.page)
+                return await page.read_answer(shown.page)
         except TimeoutError:
             raise TotalTimeout(f"the page: the answer did not end within {_ANSWER_TIMEOUT_S:g} s") from None
         finally:
             for task in others:
                 task.cancel()
             await asyncio.gather(*others, return_exceptions=True)
-        return answer, pressed_s
 
     def _response(self, call: TrialRequest, reading: _Reading) -> TimedResponse:
         trace, answer = reading.trace, reading.answer
         arrived = _on_our_clock(answer.events, trace.page_origin_s + reading.offset_s)
         painted = painted_events(trace, reading.text, reading.offset_s)
         recording = reading.recording
-        source, delivered = _select_ends(recording, arrived, painted)
-        stamps = TimedEvents(reading.sent_s, source, delivered, painted=painted)
         until_s = painted[-1].at_s if painted else self._resources.clock()
+        source, delivered = _select_ends(recording, arrived, painted, until_s)
+        stamps = TimedEvents(reading.sent_s, source, delivered, painted=painted)
         figures = page_figures(trace, reading.sent_s - reading.offset_s, until_s - reading.offset_s)
         receipt, ending = self._ending(call, stamps, arrived, answer)
-        columns = asdict(figures) | {"clock_error_s": reading.error_s, "layout_shift": reading.layout_shift}
-        if reading.stop_pressed_s is not None:
-            columns["stop_painted_s"] = stop_painted_s(trace, reading.stop_pressed_s - reading.offset_s)
+        columns = asdict(figures) | {
+            "clock_error_s": reading.error_s,
+            "layout_shift": reading.layout_shift,
+            "fade_in_s": reading.fade_in_s,
+            "stop_painted_s": stop_painted_s(trace),
+        }
         headers_s = None
         if answer.headers_s is not None:
             headers_s = elapsed_s(reading.sent_s, answer.headers_s + trace.page_origin_s + reading.offset_s)
@@ -219,15 +219,14 @@ def _on_our_clock(events: Sequence[TimedEvent] | None, origin_s: float) -> list[
 
 
 def _select_ends(
-    recording: Recording | None, arrived: list[TimedEvent] | None, painted: list[TimedEvent]
+    recording: Recording | None, arrived: list[TimedEvent] | None, painted: list[TimedEvent], ended_s: float
 ) -> tuple[Sequence[TimedEvent] | None, Sequence[TimedEvent]]:
     """Return the events at both ends: the service's own, or else those at the browser, or else the painted text."""
     if recording is not None:
-        return recording.source, _add_missing_end(recording.delivered)
+        return recording.source, _add_missing_end(recording.delivered, ended_s)
     if arrived is not None:
         return None, arrived
-    end_s = painted[-1].at_s if painted else 0.0
-    return None, [*painted, TimedEvent(end_s, Finish("other"))]
+    return None, [*painted, TimedEvent(ended_s, Finish("other"))]
 
 
 def _mark_stopped(receipt: Receipt, events: Sequence[TimedEvent]) -> Receipt:
@@ -237,9 +236,9 @@ def _mark_stopped(receipt: Receipt, events: Sequence[TimedEvent]) -> Receipt:
     return replace(receipt, outcome="cancelled") if is_stopped else receipt
 
 
-def _add_missing_end(events: Sequence[TimedEvent]) -> Sequence[TimedEvent]:
+def _add_missing_end(events: Sequence[TimedEvent], ended_s: float) -> Sequence[TimedEvent]:
     """Return the events with the end that an answer has which was stopped: its recording breaks off."""
     if events and isinstance(events[-1].event, (Finish, Failed)):
         return events
     stopped = Failed("cancelled", "stopped on the page")
-    return [*events, TimedEvent(events[-1].at_s if events else 0.0, stopped)]
+    return [*events, TimedEvent(events[-1].at_s if events else ended_s, stopped)]

@@ -45,7 +45,7 @@ class ReadingPage(Protocol):
         """Wait for the end of the answer and return what the page says of it."""
 
     async def press_stop(self, page: "Page") -> None:
-        """Press Stop, if the page has it."""
+        """Press Stop as soon as the page has it, and while an answer runs; the observer marks when."""
 
     async def focus_box(self, page: "Page") -> None:
         """Put the cursor where a reader would type while the answer comes."""
@@ -81,7 +81,7 @@ class PlainPage:
 
     async def press_stop(self, page: "Page") -> None:
         """Press Stop without moving a mouse, if the answer has not ended."""
-        await page.evaluate("document.getElementById('stop').click()")
+        await page.evaluate("selector => document.querySelector(selector)?.click()", self.stop_marker)
 
     async def focus_box(self, page: "Page") -> None:
         """Put the cursor into the text box."""

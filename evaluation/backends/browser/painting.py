@@ -1,10 +1,16 @@
 """What a reader saw: the text of each presented frame, and what the page cost the browser. Computed from a trace."""
 
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 
 from evaluation.backends.browser.trace import LONG_TASK_S, PageTrace
+from streaming.errors import UsageError
 from streaming.events import TextDelta, TimedEvent
+
+_MAX_REPLACED_CHARS, _MAX_REPLACED_SHARE = 200, 0.5
+"""A page that has replaced more than both, the share being of the text at its end, does not only add to its answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,25 +34,41 @@ class PageFigures:
 def painted_events(trace: PageTrace, text: str, offset_s: float) -> list[TimedEvent]:
     """Return the answer's text as it was painted, one event for each frame with new text.
 
-    The observer counts UTF-16 units, as JavaScript does. A page that draws an answer anew may shorten it for a moment:
-    only what is longer than ever before counts as painted. `offset_s` is added to the trace's timestamps.
+    A character counts as painted with the first frame that has it where it stays: a cursor at the end, a placeholder
+    or marks of Markdown that the page takes away do not count. `text` is the text at the end, in the order of which
+    the events share it out. `offset_s` is added to the trace's timestamps. Raises UsageError when the page has replaced
+    so much of its text that the rest says little of what a reader saw.
     """
-    units = text.encode("utf-16-le", "surrogatepass")
-    painted: list[TimedEvent] = []
-    shown = 0
+    units_at_s: list[float | None] = []
+    replaced = 0
     for mark in trace.find_marks("text"):
-        chars = min(int(mark.detail["chars"]), len(units) // 2)
-        at_s = trace.find_presentation(mark.at_s)
-        if chars <= shown or at_s is None:
-            continue
-        new = units[2 * shown : 2 * chars].decode("utf-16-le", "replace")
-        shown = chars
-        if painted and painted[-1].at_s == at_s + offset_s:
-            earlier = painted.pop().event
-            assert isinstance(earlier, TextDelta)
-            new = earlier.text + new
-        painted.append(TimedEvent(at_s + offset_s, TextDelta(new)))
-    return painted
+        start, end = int(mark.detail["start"]), len(units_at_s) - int(mark.detail["end"])
+        replaced += end - start
+        new = [trace.find_presentation(mark.at_s)] * (int(mark.detail["chars"]) - len(units_at_s) + end - start)
+        units_at_s[start:end] = new
+    if replaced > max(_MAX_REPLACED_CHARS, _MAX_REPLACED_SHARE * len(text)):
+        raise UsageError(
+            f"--page-answer: the page took away or replaced {replaced} characters of an answer that has {len(text)} at "
+            "its end (write a selector of text that only grows; lists that keep what is in view alone are not read)"
+        )
+    whole = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")  # half an emoji is one character
+    return list(_iter_painted(whole, units_at_s, offset_s))
+
+
+def _iter_painted(text: str, units_at_s: Sequence[float | None], offset_s: float) -> Iterator[TimedEvent]:
+    """Yield the text by the times of its UTF-16 units, which JavaScript counts; a character is there with its last."""
+    counts: Counter[float] = Counter()
+    place = 0
+    for char in text:
+        width = 2 if char > "\uffff" else 1
+        known = [at_s for at_s in units_at_s[place : place + width] if at_s is not None]
+        place += width
+        if len(known) == width:
+            counts[max(known)] += 1
+    place = 0
+    for at_s, count in sorted(counts.items()):
+        yield TimedEvent(at_s + offset_s, TextDelta(text[place : place + count]))
+        place += count
 
 
 def page_figures(trace: PageTrace, from_s: float, to_s: float) -> PageFigures:
@@ -66,11 +88,14 @@ def page_figures(trace: PageTrace, from_s: float, to_s: float) -> PageFigures:
     )
 
 
-def stop_painted_s(trace: PageTrace, pressed_s: float) -> float | None:
-    """Return the seconds from pressing Stop, on the trace's clock, until the page had painted that it stopped."""
-    stopped = trace.find_marks("stopped")
-    painted_s = trace.find_presentation(stopped[-1].at_s) if stopped else None
-    return None if painted_s is None else painted_s - pressed_s
+def stop_painted_s(trace: PageTrace) -> float | None:
+    """Return the seconds from pressing Stop until the page had painted that it stopped; None if it was not pressed."""
+    pressed = trace.find_marks("pressed")
+    if not pressed:
+        return None
+    stopped = next((mark for mark in trace.find_marks("stopped") if mark.at_s >= pressed[0].at_s), None)
+    painted_s = trace.find_presentation(stopped.at_s) if stopped else None
+    return None if painted_s is None else painted_s - trace.page_origin_s - pressed[0].detail["at"] / 1e3
 
 
 def _key_delay_s(trace: PageTrace) -> float | None:
@@ -85,10 +110,10 @@ def _key_delay_s(trace: PageTrace) -> float | None:
 
 
 def _frame_check_s(trace: PageTrace) -> float | None:
-    seen = {mark.detail["chars"]: mark.at_s for mark in trace.find_marks("after-frame")}
+    seen = {mark.detail["number"]: mark.at_s for mark in trace.find_marks("after-frame")}
     differences_s = [
-        painted_s - seen[mark.detail["chars"]]
+        painted_s - seen[mark.detail["number"]]
         for mark in trace.find_marks("text")
-        if mark.detail["chars"] in seen and (painted_s := trace.find_presentation(mark.at_s)) is not None
+        if mark.detail["number"] in seen and (painted_s := trace.find_presentation(mark.at_s)) is not None
     ]
     return median(differences_s) if differences_s else None

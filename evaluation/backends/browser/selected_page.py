@@ -16,8 +16,12 @@ if TYPE_CHECKING:
     from playwright.async_api import Locator, Page
 
 _POLL_S = 0.1
-_QUIET_S = 3.0
-"""An answer without a Stop button has ended when its text has not changed for so long."""
+_FIND_OBSTACLE = """selector => {
+  const found = [...document.querySelectorAll(selector)].flatMap((one) => [one, ...one.querySelectorAll("*")]);
+  if (found.some((one) => one.shadowRoot)) return "its text is inside a shadow root, where it is not seen";
+  if (found.some((one) => one.matches("iframe"))) return "its text is inside a frame (write its address as --page-url)";
+  return found.some((one) => one.matches("canvas")) ? "its text is drawn on a canvas, where it is not seen" : null;
+}"""
 _IS_SELECTOR = "selector => { document.createDocumentFragment().querySelector(selector); }"
 
 
@@ -37,10 +41,14 @@ class PageAnswer:
 
 @dataclass(frozen=True, slots=True)
 class PageTimeouts:
-    """How long a page may take to show what its selectors name, and the first text of its answer, in seconds."""
+    """How long a page may take to show what its selectors name, and the first text of its answer, in seconds.
+
+    An answer without a Stop button has ended when its text has not changed for `quiet_s`.
+    """
 
     element_s: float = 30.0
     first_text_s: float = Timeouts().first_content_s
+    quiet_s: float = 3.0
 
 
 class SelectedPage:
@@ -127,9 +135,9 @@ class SelectedPage:
             await asyncio.sleep(_POLL_S)
 
     async def press_stop(self, page: "Page") -> None:
-        """Press Stop, if the page has it and the answer has not ended."""
-        if self.stop_marker is not None and await page.query_selector(self.stop_marker) is not None:
-            await page.click(self.stop_marker)
+        """Press Stop as soon as the page has it: some pages show it late."""
+        if self.stop_marker is not None:
+            await page.locator(self.stop_marker).first.click(timeout=0)
 
     async def focus_box(self, page: "Page") -> None:
         """Put the cursor into the text box."""
@@ -143,7 +151,7 @@ class SelectedPage:
             raise UsageError(
                 f"{self._name}: the page was loaded anew when it was asked (only pages that stay are read)"
             )
-        is_quiet = bool(state["chars"]) and state["quiet_ms"] >= _QUIET_S * 1e3
+        is_quiet = bool(state["chars"]) and state["quiet_ms"] >= self._timeouts.quiet_s * 1e3
         if self.stop_marker is None:
             return is_quiet
         if is_quiet and not state["hasRun"]:
@@ -182,6 +190,9 @@ class SelectedPage:
 
     async def _explain_missing_answer(self, page: "Page") -> Exception:
         """Return the error of an answer without text: where the selector's elements are, if they cannot be read."""
+        obstacle = await page.evaluate(_FIND_OBSTACLE, self.answer)
+        if obstacle is not None:
+            return UsageError(f"--page-answer: {self.answer!r} has no text, {obstacle}")
         place = await _find_in_frames(page, self.answer)
         if place is None and await page.locator(self.answer).count():
             count = await page.evaluate("selector => document.querySelectorAll(selector).length", self.answer)

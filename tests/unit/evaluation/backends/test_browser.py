@@ -58,7 +58,7 @@ def test_text_is_painted_by_the_next_frame_that_takes_it() -> None:
     """The frame under way when the text was drawn has been handed over already; a dropped one shows nothing."""
     trace = parse(
         frame(1, 1000, 1005, 1020, "STATE_PRESENTED_ALL"),
-        mark(1010, "text", chars=5),
+        mark(1010, "text", chars=5, start=0, end=0),
         frame(2, 1016, 1017, 1030, "STATE_DROPPED"),
         frame(3, 1033, 1035, 1040, "STATE_PRESENTED_PARTIAL"),
         frame(4, 1050, None, 1060, "STATE_NO_UPDATE_DESIRED"),
@@ -69,24 +69,66 @@ def test_text_is_painted_by_the_next_frame_that_takes_it() -> None:
     assert trace.page_origin_s == pytest.approx(1.0)
 
 
-def test_pieces_of_one_frame_are_painted_together_and_a_shorter_text_is_not_new() -> None:
-    text = "a\U0001f600bcd"  # six UTF-16 units
-    trace = parse(
-        mark(1001, "text", chars=1),
-        mark(1002, "text", chars=3),
-        frame(1, 1003, 1004, 1010, "STATE_PRESENTED_ALL"),
-        mark(1011, "text", chars=2),
-        frame(2, 1012, 1013, 1020, "STATE_PRESENTED_ALL"),
-        mark(1021, "text", chars=6),
-        frame(3, 1022, 1023, 1030, "STATE_PRESENTED_ALL"),
+def paint(*texts: str) -> list[tuple[float, str]]:
+    """Return when which text counts as painted of a page that shows these texts, one in each frame of 10 ms."""
+    events: list[Any] = []
+    shown = ""
+    for number, text in enumerate(texts, start=1):
+        at_ms = 1000 + 10 * number
+        events += [change(at_ms, shown, text), frame(number, at_ms + 1, at_ms + 2, at_ms + 9, "STATE_PRESENTED_ALL")]
+        shown = text
+    painted = painted_events(parse(*events), texts[-1], 0.0)
+    return [(round(one.at_s, 3), one.event.text) for one in painted if isinstance(one.event, TextDelta)]
+
+
+def count_common(one: str, other: str) -> int:
+    """Return the length of the common beginning of two texts."""
+    return next(
+        (place for place, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]),
+        min(len(one), len(other)),
     )
-    painted = [(round(one.at_s, 3), one.event) for one in painted_events(trace, text, 0.0)]
-    assert painted == [(1.010, TextDelta("a\U0001f600")), (1.030, TextDelta("bcd"))]
 
 
-def test_text_that_no_frame_presented_is_not_painted() -> None:
-    trace = parse(frame(1, 1000, 1001, 1010, "STATE_PRESENTED_ALL"), mark(1015, "text", chars=3))
-    assert painted_events(trace, "abc", 0.0) == []
+def change(at_ms: float, before: str, text: str) -> dict[str, Any]:
+    """Return the observer's mark of a text that follows another one; both have only characters of one UTF-16 unit."""
+    start = count_common(before, text)
+    end = count_common(before[start:][::-1], text[start:][::-1])
+    return mark(at_ms, "text", chars=len(text), start=start, end=end)
+
+
+def test_pieces_of_one_frame_are_painted_together() -> None:
+    """Of an emoji, the page has drawn one half in the first frame."""
+    trace = parse(
+        mark(1001, "text", chars=1, start=0, end=0),
+        mark(1002, "text", chars=2, start=1, end=0),
+        frame(1, 1003, 1004, 1010, "STATE_PRESENTED_ALL"),
+        mark(1021, "text", chars=6, start=2, end=0),
+        frame(2, 1022, 1023, 1030, "STATE_PRESENTED_ALL"),
+    )
+    painted = [(round(one.at_s, 3), one.event) for one in painted_events(trace, "a\U0001f600bcd", 0.0)]
+    assert painted == [(1.010, TextDelta("a")), (1.030, TextDelta("\U0001f600bcd"))]
+
+
+@pytest.mark.parametrize(
+    ("texts", "painted"),
+    [
+        (("a|", "ab|", "abc|", "abc"), [(1.019, "a"), (1.029, "b"), (1.039, "c")]),
+        (("Thinking…", "Yes", "Yes."), [(1.029, "Yes"), (1.039, ".")]),
+        (("a **b", "a b", "a b."), [(1.019, "a b"), (1.039, ".")]),
+        (("1 s: a", "2 s: a", "2 s: ab"), [(1.019, "2 s: "), (1.029, "a"), (1.039, "b")]),
+        (("c", "bc", "abc"), [(1.019, "a"), (1.029, "b"), (1.039, "c")]),
+    ],
+    ids=["cursor", "placeholder", "Markdown drawn anew", "timer before the text", "added at the beginning"],
+)
+def test_text_is_painted_when_it_came_to_stay(texts: tuple[str, ...], painted: list[tuple[float, str]]) -> None:
+    assert paint(*texts) == painted
+
+
+def test_answer_that_the_page_takes_away_is_rejected() -> None:
+    """A list that keeps only what is in view: its end says little of what was painted before."""
+    windows = ["".join(f"line {line}\n" for line in range(first, first + 9)) for first in range(10, 60, 8)]
+    with pytest.raises(UsageError, match=r"--page-answer: the page took away or replaced \d+ characters"):
+        paint(*windows)
 
 
 def test_frame_ends_with_its_last_stage_whatever_name_the_end_has() -> None:
@@ -97,7 +139,7 @@ def test_frame_ends_with_its_last_stage_whatever_name_the_end_has() -> None:
         stage(1, "BeginImplFrameToSendBeginMainFrame", "e", 990),  # it began before the trace
         stage(1, "SendBeginMainFrameToCommit", "b", 1000),
         reporter,
-        mark(1002, "text", chars=2),
+        mark(1002, "text", chars=2, start=0, end=0),
         stage(1, "PipelineReporter", "e", 1003),
         stage(1, "Commit", "b", 1003),
         stage(1, "Commit", "e", 1004),
@@ -123,8 +165,8 @@ def test_figures_are_those_of_the_page_between_two_times() -> None:
         frame(2, 1190, 1191, 1230, "STATE_PRESENTED_ALL"),
         mark(1020, "key", at=15.0),
         frame(3, 1021, 1022, 1033, "STATE_PRESENTED_ALL"),
-        mark(1100, "text", chars=2),
-        mark(1191.5, "after-frame", chars=2),
+        mark(1100, "text", number=1, chars=2),
+        mark(1191.5, "after-frame", number=1),
     )
     figures = page_figures(trace, 1.0, 1.2)
     assert (figures.frames_presented, figures.frames_dropped, figures.page_bytes) == (2, 0, 123)
@@ -141,9 +183,17 @@ def test_marks_of_another_process_are_of_no_use() -> None:
 
 
 def test_stop_is_painted_from_its_press() -> None:
-    trace = parse(mark(1100, "stopped"), frame(1, 1101, 1102, 1110, "STATE_PRESENTED_ALL"))
-    assert stop_painted_s(trace, 1.09) == pytest.approx(0.02)
-    assert stop_painted_s(parse(mark(1100, "text", chars=1)), 1.09) is None
+    """The page's clock began at 1 s; a click follows the press of the pointer."""
+    press, stop = mark(1091, "pressed", at=90.0), mark(1100, "stopped")
+    click, shown = mark(1095, "pressed", at=94.0), frame(1, 1101, 1102, 1110, "STATE_PRESENTED_ALL")
+    assert stop_painted_s(parse(press, click, stop, shown)) == pytest.approx(0.02)
+
+
+def test_answer_that_ended_before_stop_was_pressed_has_no_time_of_a_stop() -> None:
+    stop, shown = mark(1100, "stopped"), frame(1, 1101, 1102, 1110, "STATE_PRESENTED_ALL")
+    assert stop_painted_s(parse(stop, shown)) is None
+    late = mark(1105, "pressed", at=105.0)
+    assert stop_painted_s(parse(stop, late, shown)) is None
 
 
 @pytest.mark.parametrize(

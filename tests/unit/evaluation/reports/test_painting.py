@@ -19,6 +19,7 @@ def make_trials() -> pd.DataFrame:
         main_thread_busy=0.05,
         clock_error_s=0.0005,
         frame_check_s=0.001,
+        fade_in_s=0.0,
     )
 
 
@@ -47,3 +48,8 @@ def test_error_measured_before_frame_rates_were_told_is_that_of_sixty() -> None:
     seen = [{"known_delay_s": 0.0, "median_s": 0.008, "p95_s": 0.016}]
     (line, *_) = painting_error_lines({"instrument": [{"painting": {"seen": seen}}]}, make_trials())
     assert "at 60 frames/s" in line
+
+
+def test_fade_of_text_is_told_with_the_error() -> None:
+    (line,) = [line for line in painting_error_lines({}, make_trials().assign(fade_in_s=0.3)) if "fades" in line]
+    assert "over up to 300 ms" in line
