@@ -8,9 +8,9 @@ from gradio.themes.utils import colors, sizes
 STATIC = Path(__file__).parent / "static"
 CSS = tuple(STATIC / f"{name}.css" for name in ("page", "answers", "chat", "history", "compare", "pipeline", "results"))
 """The style sheets: what the tabs share, what answers share, and one for each tab."""
-SCRIPTS = tuple(STATIC / f"{name}.js" for name in ("page", "address", "drawer"))
+SCRIPTS = tuple(STATIC / f"{name}.js" for name in ("page", "address", "drawer", "versions"))
 """The scripts, each a function that runs once when the page has loaded, in this order."""
-EARLY_SCRIPTS = tuple(STATIC / f"{name}.js" for name in ("history", "conversation"))
+EARLY_SCRIPTS = tuple(STATIC / f"{name}.js" for name in ("branches", "history", "conversation"))
 """Run in this order before the page is rendered, whose first events use them."""
 
 CJK_FONTS = ("PingFang SC", "Hiragino Sans", "Microsoft YaHei", "Yu Gothic", "Malgun Gothic", "Noto Sans CJK SC")

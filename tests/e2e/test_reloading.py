@@ -51,14 +51,14 @@ def test_page_reloaded_mid_answer_goes_on_with_it(chat: ChatPage, canned_upstrea
 
 def test_stop_after_reload_ends_answer_at_provider(chat: ChatPage, upstream: SimulatedUpstream) -> None:
     chat.choose("vLLM")
-    chat.set_model("steady")
+    chat.set_model("fault-stall")  # it lasts, however long the page takes
     chat.ask("Go on.")
     chat.wait_for_text()
     reload(chat)
     expect(chat.stop).to_be_visible()
     chat.stop.click()
     assert chat.wait_for_end().startswith("Stopped")
-    assert len(upstream.disconnect_times_s("steady")) == 1
+    assert len(upstream.disconnect_times_s("fault-stall")) == 1
 
 
 def test_duplicated_tab_is_a_conversation_of_its_own(

@@ -2,9 +2,9 @@
 import { readFileSync } from "node:fs";
 import { createInterface } from "node:readline";
 
-(0, eval)(readFileSync(process.argv[2], "utf8"));
+for (const path of process.argv.slice(2)) (0, eval)(readFileSync(path, "utf8"));
 const { readFile, toFile, titleOf, escape, unescape } = globalThis.streamgaugeHistory;
-const functions = { readFile, toFile, titleOf, escape, unescape };
+const functions = { ...globalThis.streamgaugeBranches, readFile, toFile, titleOf, escape, unescape };
 for await (const line of createInterface({ input: process.stdin })) {
   const [name, ...values] = JSON.parse(line);
   let answer;

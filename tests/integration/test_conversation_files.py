@@ -47,7 +47,7 @@ class Script:
 def script() -> Iterator[Script]:
     node = shutil.which("node")
     assert node is not None, "node is needed for what these tests use of JavaScript: install it"
-    command = [node, str(SCRIPT), str(STATIC / "history.js")]
+    command = [node, str(SCRIPT), str(STATIC / "branches.js"), str(STATIC / "history.js")]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8"
     ) as process:
@@ -109,9 +109,22 @@ MESSAGES = st.fixed_dictionaries(
         },
     },
 )
+PATHS = st.lists(st.lists(st.integers(-1, 3) | JSON_VALUES, max_size=3), max_size=3)
+BRANCHES = st.fixed_dictionaries(
+    {
+        "turns": st.lists(st.lists(MESSAGES, max_size=2), max_size=3) | JSON_VALUES,
+        "paths": PATHS | JSON_VALUES,
+        "shown": st.integers(-1, 3) | JSON_VALUES,
+    }
+)
 CONVERSATIONS = st.fixed_dictionaries(
     {"messages": st.lists(MESSAGES, max_size=4) | JSON_VALUES},
-    optional={"title": st.text(max_size=100) | JSON_VALUES, "updated_at": JSON_VALUES, "settings": JSON_VALUES},
+    optional={
+        "title": st.text(max_size=100) | JSON_VALUES,
+        "updated_at": JSON_VALUES,
+        "settings": JSON_VALUES,
+        "branches": BRANCHES | JSON_VALUES,
+    },
 )
 
 
@@ -122,9 +135,10 @@ def test_hostile_conversation_is_rejected_with_a_sentence_or_is_harmless(script:
         assert found["error"] == "Not imported: conversation 1 of this file is damaged." and found["kind"] == "Error"
         return
     (read,) = found["value"]
-    assert read["messages"] and all(is_message(message, 10_000) for message in read["messages"])
+    hidden = [message for turn in read.get("tree", {"turns": {}})["turns"].values() for message in turn]
+    assert read["messages"] and all(is_message(message, 10_000) for message in [*read["messages"], *hidden])
     assert 0 < len(read["title"]) <= 2 * 60 and isinstance(read["settings"], dict)
-    for message in read["messages"]:
+    for message in [*read["messages"], *hidden]:
         text = message["content"][0]["text"]
         if (message["metadata"] or {}).get("id") != "head":
             assert escape_prose(unescape_prose(text)) == text

@@ -22,8 +22,7 @@ if not gr.__version__.startswith(f"{GRADIO_VERSION}."):
 
 _TAKE_SENT = """(now, sent) => {
   const rest = (now ?? "").startsWith(sent) ? now.slice(sent.length) : now;
-  window.streamgaugeConversation.keepSent(sent, rest);
-  return [rest, %s];
+  return [window.streamgaugeConversation.keepSent(sent, rest), %s];
 }"""
 """Takes the sent message out of its box, keeps what was typed since, and shows that the answer has been asked for."""
 

@@ -51,6 +51,8 @@ def build_tab(
     conversation = gr.Textbox("", visible=HIDDEN_IN_DOM, elem_id="sg-conversation")
     asked: list[Component] = [*composer.asked, *settings, composer.brought, conversation]
     interface = _make_interface(chat, box, asked, outputs, first_view)
+    cancel = f'<button type="button">{escape(strings.CANCEL)}</button>'
+    gr.HTML(f'<p class="sg-badge" role="status" hidden>{escape(strings.EDITING)} {cancel}</p>', elem_id="sg-editing")
     composer.render()
     gr.HTML(card_actions_html(), elem_id="sg-card-actions")
     composer.register_address(address, settings[2])

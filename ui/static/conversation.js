@@ -3,7 +3,7 @@
 // ever passed to this script.
 window.streamgaugeConversation = (() => {
   const KEY = "streamgauge-conversation", WRITE_INTERVAL_MS = 500, LOCK_TRIES = 30, RETRY_MS = 100, RESUME_MS = 2000;
-  const history = window.streamgaugeHistory, { newId } = history;
+  const history = window.streamgaugeHistory, branches = window.streamgaugeBranches, { newId } = history;
   const find = (selector) => document.querySelector(selector);
   const read = () => {
     try {
@@ -18,14 +18,19 @@ window.streamgaugeConversation = (() => {
   let loaded = false;
   // Until the service has restored a conversation, the chat may still draw an update of the one before.
   let restoring = before !== null;
-  // `sent` is a message on its way to the service, which the conversation does not show yet.
+  // `sent` is a message on its way to the service, which the conversation does not show yet. `tree` has its branches, if a
+  // question was edited; `editing` is the question whose text is in the message box.
   const kept = before ?? { id: newId(), messages: [], settings: null, draft: "", sent: "", search: location.search };
+  // The service knows the newest answer of each branch by an id of its own.
+  const answerId = () => kept.tree?.paths[kept.tree.shown].answer ?? kept.id;
+  // The branches of a conversation that is cleared, until it is brought back.
+  let cleared = null;
   // An address that names settings of its own prevails; the page writes those that are chosen into its address.
   let settings = ["", kept.search].includes(location.search) ? kept.settings : null;
   // The model that is restored with its provider.
   let model = settings && { provider: settings.provider, name: settings.model };
   // The conversation that is opened next, and how many have been.
-  let next = null, opened = 0;
+  let next = null, opened = 0, leaving = false;
   // Resolved when the conversation that is loaded or opened is shown whole, so that another one can be opened.
   let ready, setReady, lastResumed = "";
   const expectReady = () => { ready = new Promise((resolve) => { setReady = resolve; }); };
@@ -36,16 +41,16 @@ window.streamgaugeConversation = (() => {
     if (note) note.hidden = false;
   };
   // Only what has changed on this page is written to the history: another tab may have written what this one shows.
-  const summarise = () => JSON.stringify([kept.messages, kept.settings]);
+  const summarise = () => JSON.stringify([kept.messages, kept.settings, kept.tree]);
   let written = summarise(), count = kept.messages.length;
   const writeHistory = () => {
     const now = summarise();
     if (now === written) return;
-    const { id, messages } = kept, known = history.get(id);
+    const { id, messages, tree } = kept, known = history.get(id);
     if (messages.length > 0) {
       const updated = known && messages.length === count ? known.updated : Date.now();
       const title = known?.title ?? history.titleOf(messages);
-      if (!history.put({ id, title, updated, settings: kept.settings, messages })) warn("history");
+      if (!history.put({ id, title, updated, settings: kept.settings, messages, tree })) warn("history");
     } else if (count > 0) {
       history.remove(id);
     }
@@ -91,11 +96,24 @@ window.streamgaugeConversation = (() => {
       await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
     }
     [kept.id, kept.tab] = [newId(), newId()];
+    if (kept.tree) kept.tree = branches.renew(kept.tree, newId);
     await lockTab();
   };
   const known = navigator.locks ? lockOwnTab() : Promise.resolve();
 
   const countAsked = () => kept.messages.filter(({ role }) => role === "user").length;
+  const questions = () => kept.messages.filter(({ role }) => role === "user").map(history.textOf);
+  const setMessages = (messages) => {
+    const before = questions();
+    kept.messages = messages ?? [];
+    const now = questions();
+    if (kept.tree && before.length > 0 && now.length === 0) [cleared, kept.tree] = [{ before, tree: kept.tree }, undefined];
+    else if (cleared && now.length > 0) {
+      if (now.join() === cleared.before.join()) kept.tree = cleared.tree;
+      cleared = null;
+    }
+    if (kept.tree) kept.tree = branches.follow(kept.tree, kept.messages);
+  };
 
   // What the page says while Gradio waits for the service, before it loads the page again.
   const RECONNECTING = "Reconnecting";
@@ -108,6 +126,17 @@ window.streamgaugeConversation = (() => {
   };
   new MutationObserver(watch).observe(document.documentElement, { childList: true, subtree: true });
 
+  // Open what is `next` by the page's own events: `leave`, then `enter`. Resolves when it is shown whole.
+  const openNext = () => {
+    expectReady();
+    leaving = true;
+    find("#sg-open-conversation").click();
+    return ready;
+  };
+  const openBranch = ({ tree, messages }) => {
+    next = { id: kept.id, settings: kept.settings, tree, messages };
+    return openNext();
+  };
   const values = (names) => names.map((name) => settings?.[name] ?? undefined);
   return {
     get id() { return kept.id; },
@@ -121,14 +150,13 @@ window.streamgaugeConversation = (() => {
       opened += 1;
       const messages = kept.messages.length ? kept.messages : undefined;
       if (before === null) setReady();
-      return [kept.id, messages, kept.draft || undefined, before ? String(opened) : undefined, ...values(names)];
+      return [answerId(), messages, kept.draft || undefined, before ? String(opened) : undefined, ...values(names)];
     },
-    // Open a conversation of the history, or a new one with the settings of this one, by the page's own events: `leave`,
-    // then `enter`. The draft stays in the message box.
+    // Open a conversation of the history, or a new one with the settings of this one. The draft stays in the message box.
     open: async (id) => {
       await ready;
       next = id === null ? { id: newId(), messages: [], settings: kept.settings } : history.get(id);
-      if (next !== null) find("#sg-open-conversation").click();
+      if (next !== null) await openNext();
     },
     leave: () => {
       write();
@@ -137,20 +165,22 @@ window.streamgaugeConversation = (() => {
     enter: (names) => {
       settings = next.settings;
       model = settings?.provider !== kept.settings?.provider && settings ? { provider: settings.provider, name: settings.model } : null;
-      Object.assign(kept, { id: next.id, messages: next.messages, settings: next.settings ?? kept.settings, sent: "" });
+      if (next.id !== kept.id) kept.editing = undefined;
+      const { id, messages, tree } = next;
+      Object.assign(kept, { id, messages, tree, settings: next.settings ?? kept.settings, sent: "" });
       [written, count] = [summarise(), kept.messages.length];
       loaded = restoring = true;
-      expectReady();
+      leaving = false;
       opened += 1;
       write();
-      return [kept.id, kept.messages, undefined, String(opened), ...values(names)];
+      return [answerId(), kept.messages, undefined, String(opened), ...values(names)];
     },
     // Write nothing more of a conversation that is deleted.
     drop: () => { loaded = false; },
     keepMessages: (messages) => {
       if (!loaded || restoring) return;
-      setReady();
-      kept.messages = messages ?? [];
+      if (!leaving) setReady();
+      setMessages(messages);
       if (countAsked() > kept.askedBefore) kept.sent = "";
       writeSoon();
     },
@@ -159,7 +189,7 @@ window.streamgaugeConversation = (() => {
     // is ready with its first update.
     onRestored: (messages, resumed) => {
       restoring = false;
-      kept.messages = messages ?? [];
+      setMessages(messages);
       writeSoon();
       if (resumed === lastResumed) setReady();
       else setTimeout(setReady, RESUME_MS);
@@ -172,8 +202,44 @@ window.streamgaugeConversation = (() => {
     },
     keepSent: (text, rest) => {
       [kept.sent, kept.askedBefore] = [text, countAsked()];
-      kept.draft = rest ?? "";
+      // A draft that was set aside for the edited question is back in the message box.
+      kept.draft = rest || (kept.editing?.draft ?? "");
+      kept.editing = undefined;
       write();
+      return kept.draft;
+    },
+    // The version of each question that is shown, and how many there are.
+    versions: () => (kept.tree ? branches.versions(kept.tree) : questions().map(() => ({ number: 1, count: 1 }))),
+    showVersion: async (at, step) => {
+      await ready;
+      kept.editing = undefined;
+      const index = kept.tree ? branches.findBranch(kept.tree, at, step) : -1;
+      if (index >= 0) await openBranch(branches.show(kept.tree, kept.messages, index));
+    },
+    get editing() { return kept.editing; },
+    // Begin to edit question number `at`; return its text for the message box, whose draft is set aside.
+    edit: (at, draft) => {
+      const before = kept.editing;
+      kept.editing = { at, draft: before ? before.draft : draft, branch: before?.branch };
+      writeSoon();
+      return questions()[at];
+    },
+    // Begin the branch of the edited question. The message can then be sent.
+    fork: async () => {
+      await ready;
+      const { editing } = kept, tree = kept.tree ?? branches.begin(kept.id, kept.messages);
+      kept.editing = { ...editing, isForked: true, branch: editing.branch ?? tree.paths[tree.shown].answer };
+      await openBranch(branches.fork(tree, kept.messages, editing.at, newId()));
+    },
+    // Edit nothing; return the draft that was set aside. A branch without a question ends.
+    endEdit: () => {
+      const { draft, branch } = kept.editing;
+      kept.editing = undefined;
+      kept.draft = draft;
+      const index = kept.tree?.paths.findIndex(({ answer }) => answer === branch) ?? -1;
+      if (index >= 0) openBranch(branches.show(kept.tree, kept.messages, index));
+      writeSoon();
+      return draft;
     },
     // Choosing a provider empties the model box, except when the kept choice is restored.
     takeModel: (provider) => {

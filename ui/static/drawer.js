@@ -86,8 +86,9 @@
       conversation.open(null);
     }
     deleted = ids.map(history.get).filter(Boolean);
+    const answers = ids.flatMap((id) => history.answerIds(history.get(id) ?? { id }));
     for (const id of ids) history.remove(id);
-    tellDeleted(ids);
+    tellDeleted(answers);
     draw();
     say(deleted.length === 1 ? `“${deleted[0].title}” is deleted.` : `${deleted.length} conversations are deleted.`, true);
   };
@@ -99,7 +100,10 @@
     try {
       if (file.size > history.MAX_FILE_CHARS) throw new Error(history.LARGE);
       const found = history.readFile(await file.text());
-      const content = ({ title, messages }) => JSON.stringify(JSON.parse(history.toFile([{ title, messages, updated: 0 }], "")).conversations[0].messages);
+      const content = ({ title, messages, tree }) => {
+        const [written] = JSON.parse(history.toFile([{ title, messages, tree, updated: 0 }], "")).conversations;
+        return JSON.stringify([written.messages, written.branches]);
+      };
       const known = new Set(history.list().map(content));
       const added = found.filter((record) => !known.has(content(record)));
       const kept = [];

@@ -1,6 +1,7 @@
 // Conversations as records: how the browser keeps them, and how they are written to files and read from them. All
 // functions but those that name the storage are pure. No API key is ever passed to this script.
 globalThis.streamgaugeHistory = (() => {
+  const branches = globalThis.streamgaugeBranches;
   const SCHEMA = "streamgauge/conversations", VERSION = 1, PREFIX = "streamgauge-conversation-";
   const MAX_FILE_CHARS = 20_000_000, MAX_CONVERSATION_BYTES = 1_500_000, MAX_MESSAGES = 2000;
   const MAX_TITLE = 60, MAX_SUMMARY = 300, MAX_NAME = 200, MAX_TEXT_SETTING = 16_000;
@@ -27,6 +28,8 @@ globalThis.streamgaugeHistory = (() => {
   const escape = (text) => replaceOutsideCode(text, (prose) => prose.replace(/<|&(?=#?\w{1,32};)/g, (one) => (one === "<" ? "&lt;" : "&amp;")));
   const escapeHtml = (text) => text.replace(/[&<>"']/g, (one) => `&#${one.charCodeAt(0)};`);
 
+  const newId = () =>
+    [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
   const isObject = (value) => typeof value === "object" && value !== null && !Array.isArray(value);
   // Half of an emoji cannot be sent to the service.
   const wellFormed = (text) => text.replace(/\p{Surrogate}/gu, "\uFFFD");
@@ -36,9 +39,10 @@ globalThis.streamgaugeHistory = (() => {
   };
   const drawnText = ({ content }) =>
     [content].flat().map((part) => (typeof part === "string" ? part : part?.text ?? "")).join("");
+  const textOf = (message) => unescape(drawnText(message));
   const titleOf = (messages) => {
     const question = messages.find(({ role }) => role === "user");
-    return oneLine(question ? unescape(drawnText(question)) : "", MAX_TITLE) || "Conversation";
+    return oneLine(question ? textOf(question) : "", MAX_TITLE) || "Conversation";
   };
 
   // Messages as the chat draws them, and as files have them: the text as it was written, without the chat's own marks.
@@ -88,12 +92,16 @@ globalThis.streamgaugeHistory = (() => {
       const { messages, title, updated_at } = found;
       if (!Array.isArray(messages) || messages.length === 0) throw new TypeError("a conversation has messages");
       if (messages.length > MAX_MESSAGES) throw new RangeError("too many messages");
-      const drawn = messages.map(fromFileMessage);
-      if (new TextEncoder().encode(JSON.stringify(drawn)).length > MAX_CONVERSATION_BYTES) throw new RangeError("too long");
+      const read = found.branches === undefined
+        ? { messages: messages.map(fromFileMessage) }
+        : branches.fromFile(found.branches, fromFileMessage, newId);
+      const { messages: drawn, tree } = read;
+      if (drawn.length === 0) throw new TypeError("a conversation has messages");
+      if (new TextEncoder().encode(JSON.stringify(read)).length > MAX_CONVERSATION_BYTES) throw new RangeError("too long");
       const named = typeof title === "string" ? oneLine(title, MAX_TITLE) : "";
       const time = typeof updated_at === "string" ? Date.parse(updated_at) : NaN;
       const updated = Number.isFinite(time) ? Math.min(time, Date.now()) : Date.now();
-      return { title: named || titleOf(drawn), updated, settings: readSettings(found.settings), messages: drawn };
+      return { title: named || titleOf(drawn), updated, settings: readSettings(found.settings), messages: drawn, tree };
     } catch (error) {
       const what = error instanceof RangeError ? "is too long for this page" : "is damaged";
       throw new Error(`Not imported: conversation ${number} of this file ${what}.`);
@@ -113,15 +121,13 @@ globalThis.streamgaugeHistory = (() => {
   };
   // An id is left out of a file: whoever knows it can stop the answer.
   const toFile = (records, exportedAt) => {
-    const conversations = records.map(({ title, updated, settings, messages }) => {
-      const updated_at = new Date(updated).toISOString();
-      return { title, updated_at, settings: settings ?? {}, messages: messages.map(toFileMessage) };
+    const conversations = records.map(({ title, updated, settings, messages, tree }) => {
+      const updated_at = new Date(updated).toISOString(), isBranched = tree !== undefined && tree.paths.length > 1;
+      const others = isBranched ? { branches: branches.toFile(tree, messages, toFileMessage) } : {};
+      return { title, updated_at, settings: settings ?? {}, messages: messages.map(toFileMessage), ...others };
     });
     return JSON.stringify({ schema: SCHEMA, version: VERSION, exported_at: exportedAt, conversations }, null, 2);
   };
-  const newId = () =>
-    [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
-
   // The storage: one key for each conversation, so that two tabs write each other's only where they show the same one.
   const readRecord = (text) => {
     try {
@@ -151,6 +157,8 @@ globalThis.streamgaugeHistory = (() => {
     return true;
   }, false);
   const remove = (id) => attempt(() => localStorage.removeItem(PREFIX + id));
+  // The ids by which the service knows the answers of a conversation.
+  const answerIds = ({ id, tree }) => tree?.paths.map(({ answer }) => answer) ?? [id];
 
-  return { MAX_FILE_CHARS, LARGE, PREFIX, escape, unescape, oneLine, titleOf, readFile, toFile, newId, list, get, put, remove };
+  return { MAX_FILE_CHARS, LARGE, PREFIX, escape, unescape, oneLine, textOf, titleOf, answerIds, readFile, toFile, newId, list, get, put, remove };
 })();

@@ -62,6 +62,8 @@
   });
 
   window.streamgauge = {
+    // What other scripts add to the page whenever it has changed.
+    afterMend: [],
     // Do as a user would: fill in the textbox and press Send.
     send: (text) => {
       const box = find("#sg-message textarea");
@@ -185,6 +187,7 @@
     }
     mark();
     heard();
+    for (const act of window.streamgauge.afterMend) act();
   };
   // The clock and the metrics of an answer come as a list of texts, each for the element of its number.
   const fill = () => {
