@@ -24,11 +24,14 @@ class Conversation:
     """A conversation with branches, and all branches that it must have: paths of questions, each asked once."""
 
     def __init__(self, script: Script) -> None:
-        self._call = lambda name, *values: script.call(name, *values)["value"]
+        self._script = script
         self._numbers = itertools.count()
         self.messages = ask([], self._next_question())
         self.tree = self._call("begin", "answer-0", self.messages)
         self.branches = [questions(self.messages)]
+
+    def _call(self, name: str, *values: Any) -> Any:
+        return self._script.call(name, *values)["value"]
 
     def _next_question(self) -> str:
         return f"question {next(self._numbers)}"
