@@ -5,6 +5,7 @@ import secrets
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing
+from copy import copy
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import partial
@@ -39,6 +40,7 @@ from evaluation.runner.trial import (
 )
 from evaluation.runner.writer import DEFAULT_DISK_ACCESS, DiskAccess, TrialWriter, open_writer
 from evaluation.scenario import PlannedTrial, Scenario, transport_name, warm_trials
+from evaluation.schema import Trial
 from evaluation.workloads.bodies import BodyBuilder, TokenizerFinder, find_no_tokenizer
 from streaming.clock import Clock, monotonic, utc_now
 from streaming.errors import UsageError
@@ -269,7 +271,7 @@ class _TrialRunner:
 
     def _start_closed_loop(self, planned: tuple[PlannedTrial, ...], trials: asyncio.TaskGroup) -> None:
         for left in self._share_out(planned):
-            trials.create_task(self._run_worker(left))
+            trials.create_task(self._run_worker(left, trials))
 
     def _share_out(self, planned: tuple[PlannedTrial, ...]) -> Iterator[Iterator[tuple[PlannedTrial, ...]]]:
         """Yield a source of conversations for each worker: `concurrency` workers share those of a provider, in order.
@@ -284,10 +286,10 @@ class _TrialRunner:
             own = [turns for turns in conversations if turns[0].provider == provider]
             yield from [iter(own)] * min(concurrency, len(own))
 
-    async def _run_worker(self, left: Iterator[tuple[PlannedTrial, ...]]) -> None:
+    async def _run_worker(self, left: Iterator[tuple[PlannedTrial, ...]], trials: asyncio.TaskGroup) -> None:
         while not self.summary.out_of_budget and (turns := next(left, None)) is not None:
             if await self._reserve_trial(turns[0]):
-                await self._run_turns(turns, self.context.clock())
+                await self._run_turns(turns, self.context.clock(), trials)
 
     async def _run_open_loop(self, planned: tuple[PlannedTrial, ...], trials: asyncio.TaskGroup) -> None:
         """Start each conversation when it is due, however many are under way; a late start is recorded in `queue_s`."""
@@ -298,13 +300,13 @@ class _TrialRunner:
             await asyncio.sleep(max(first_s + offset_s - self.context.clock(), 0.0))
             if not await self._reserve_trial(turns[0]):
                 return
-            trials.create_task(self._run_turns(turns, first_s + offset_s))
+            trials.create_task(self._run_turns(turns, first_s + offset_s, trials))
 
-    async def _run_turns(self, turns: tuple[PlannedTrial, ...], intended_s: float) -> None:
+    async def _run_turns(self, turns: tuple[PlannedTrial, ...], intended_s: float, trials: asyncio.TaskGroup) -> None:
         """Run the turns of a conversation one after another until one is not completed; the first is reserved."""
         first, *later = turns
         conversation = begin_conversation(self.context, first)
-        response = await self._run_one(first, intended_s, conversation)
+        response = await self._run_one(first, intended_s, conversation, trials)
         for place, planned in enumerate(later):
             assert conversation is not None  # it has other turns
             due_s = await prepare_next_turn(self.context, planned, conversation, response)
@@ -315,11 +317,12 @@ class _TrialRunner:
             await asyncio.sleep(max(due_s - self.context.clock(), 0.0))
             if not await self._reserve_trial(planned):
                 return
-            response = await self._run_one(planned, due_s, conversation)
+            response = await self._run_one(planned, due_s, conversation, trials)
 
     async def _run_one(
-        self, planned: PlannedTrial, intended_s: float, conversation: Conversation | None
+        self, planned: PlannedTrial, intended_s: float, conversation: Conversation | None, trials: asyncio.TaskGroup
     ) -> TimedResponse | None:
+        """Send a trial's request and return the response; it is written meanwhile, and delays no next request."""
         self.load.on_start(intended_s, planned.provider)
         self.progress.on_start()
         try:
@@ -331,11 +334,15 @@ class _TrialRunner:
             self.progress.on_skip()
             return None
         self.summary.outcomes[response.outcome] += 1
-        rows = partial(trial_rows, self.context, planned, response, intended_s, conversation)
-        trial = await self.writer.write(rows, response)
+        turn = copy(conversation)  # the conversation itself goes on
+        rows = partial(trial_rows, self.context, planned, response, intended_s, turn)
+        trials.create_task(self._record(self.writer.write(rows, response)))
+        return response
+
+    async def _record(self, writing: asyncio.Task[Trial]) -> None:
+        trial = await asyncio.shield(writing)  # a finished trial is kept, also when the run is stopped
         self.load.count_chunks(trial.chunks or 0)
         self.progress.on_finish(trial)
-        return response
 
     async def _reserve_trial(self, planned: PlannedTrial) -> bool:
         if self.budget is None:

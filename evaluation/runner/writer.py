@@ -55,16 +55,17 @@ class TrialWriter:
         if self._traces is not None:
             self._traces.mkdir(exist_ok=True)
 
-    async def write(self, make: RowFactory, response: TimedResponse) -> Trial:
-        """Build a finished trial's rows with `make`, write them and return the trial. Trials are written one at a time.
+    def write(self, make: RowFactory, response: TimedResponse) -> asyncio.Task[Trial]:
+        """Begin to write a finished trial, whose rows `make` builds; trials are written one at a time.
 
-        Writing continues if the caller is cancelled. It does not wait for fsync, which would delay the next answer.
-        Raises OSError when writing, or an earlier fsync, has failed.
+        Wait for the task with `asyncio.shield`, so that writing goes on if the caller is cancelled, or for all with
+        `drain`. It does not wait for fsync, which would take long. It raises OSError when writing, or an earlier fsync,
+        has failed.
         """
         task = asyncio.create_task(self._write_trial(make, response))
         self._busy.add(task)
         task.add_done_callback(self._on_written)
-        return await asyncio.shield(task)
+        return task
 
     async def drain(self) -> None:
         """Wait until all trials passed to `write` are on disk. Raises OSError when writing or fsync failed."""

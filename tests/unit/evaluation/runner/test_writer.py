@@ -38,6 +38,10 @@ def make_rows(trial: Trial, events: Iterable[EventRow] = ()) -> RowFactory:
     return make
 
 
+async def write_shielded(writer: TrialWriter, number: int) -> Trial:
+    return await asyncio.shield(writer.write(row_factory(number), RESPONSE))
+
+
 def test_concurrent_trials_are_written_without_mixing_events(tmp_path: Path) -> None:
     async def main() -> None:
         with Journal(tmp_path) as journal:
@@ -74,7 +78,7 @@ def test_finished_trial_is_written_when_run_is_cancelled(tmp_path: Path) -> None
     async def main() -> None:
         with Journal(tmp_path) as journal:
             writer = TrialWriter(tmp_path, journal, traces=True)
-            task = asyncio.create_task(writer.write(row_factory(0), RESPONSE))
+            task = asyncio.create_task(write_shielded(writer, 0))
             await asyncio.sleep(0)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -169,7 +173,7 @@ def test_failed_sync_and_write_end_in_one_error_and_leave_event_loop_nothing_to_
         with FullJournal(tmp_path) as journal:
             writer = TrialWriter(tmp_path, journal, disk=DiskAccess(run_in_thread=fails))
             await writer.write(row_factory(0), RESPONSE)
-            callers = [asyncio.create_task(writer.write(row_factory(1), RESPONSE)) for _ in range(3)]
+            callers = [asyncio.create_task(write_shielded(writer, 1)) for _ in range(3)]
             await asyncio.sleep(0)
             for caller in callers:
                 caller.cancel()
