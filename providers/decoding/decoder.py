@@ -323,6 +323,8 @@ def excerpt(text: object) -> str:
 
 def parse_token_count(value: object) -> int | None:
     """Return a reported number of tokens, None for a value that cannot be one."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MAX_TOKENS else None
 
 

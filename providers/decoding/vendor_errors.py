@@ -37,6 +37,9 @@ _CODES: tuple[tuple[str, type[ApiError]], ...] = (
     ("payment_required", BillingError),
     ("exceeded_current_quota", BillingError),
     ("credits_exhausted", BillingError),
+    ("not_enough_balance", BillingError),
+    ("budget_exceeded", BillingError),
+    ("arrearage", BillingError),
     ("content_filter", ContentFilterError),
     ("content_policy", ContentFilterError),
     ("contentfilter", ContentFilterError),
@@ -81,30 +84,48 @@ _VAGUE = frozenset({BadRequestError})
 """Classes that a code suggests without deciding: xAI and Groq use such codes for wrong keys and retired models too."""
 
 _NO_CREDIT = re.compile(
-    r"\b(insufficient (account )?(balance|funds?|credits?|quota)"
-    r"|(balance|credits?|quota)\b.{0,40}\b(too low|depleted|exhausted|used up|ran out)"
-    r"|out of credits?|no (remaining )?credits?|more credits|exceeded your (current|monthly) (quota|spend)"
-    r"|add (more )?credits|top up|payment required|billing|spending limit|purchase|requires a subscription)\b"
+    r"\b(insufficient (account )?(balance|funds?|credits?|quota)|not enough (balance|funds|credits?)"
+    r"|(balance|credits?|quota)\b.{0,40}\b(too low|insufficient|depleted|exhausted|used up|ran out|expired)"
+    r"|out of (credits?|funds)|no (remaining )?credits?|more credits|add (more )?credits|top up|payment required"
+    r"|exceeded your (current|monthly) (quota|spend|budget)|budget (has been )?exceeded|billing|spending limit"
+    r"|key limit exceeded|usage limits?( has been)? reached|reached your \S* ?(api )?usage limits?|payment method"
+    r"|purchase|requires a subscription|(inactive|expired) (subscription|plan)|(subscription|package) has expired"
+    r"|account is in good standing)\b"
 )
 _BAD_KEY = re.compile(
     r"\b(incorrect|invalid|wrong|bad|missing|expired|malformed|unknown|no|revoked|disabled)\b[^.]{0,30}"
     r"\b(api[ _-]?key|key|token|credentials?)\b"
-    r"|\b(api[ _-]?key|access token|credentials?)\b[^.]{0,40}"
-    r"\b(not valid|invalid|incorrect|missing|expired|required|revoked|not found|wrong)\b"
+    r"|\b(api[ _-]?key|(access|authorization) token|credentials?)\b[^.]{0,40}"
+    r"\b(not valid|invalid|incorrect|missing|expired|required|revoked|not found|wrong|blocked|disabled)\b"
+)
+_NO_ACCESS = re.compile(
+    r"\b(organi[sz]ation|account|project|workspace) (has been|is|was)( \w+)?"
+    r" (disabled|restricted|deactivated|suspended)\b"
+    r"|\b(location|country|region|territory)\b.{0,30}\bnot supported\b"
 )
 _NO_MODEL = re.compile(
     r"\bmodels?\b.{0,120}?\b(not found|does ?n[o']t exist|do not exist|not exist|is unknown|decommissioned|deprecated"
     r"|retired|no longer|not (a )?(supported|available|valid)|unavailable|is gone|has been removed|shut ?down"
     r"|not recogni[sz]ed)\b"
     r"|\b(no such|unknown|invalid|unsupported|unrecogni[sz]ed|not a valid) model\b|no endpoints found"
+    r"|\bno models? loaded\b|\bdoes not (support (chat|generate)|work with the specified model)\b"
 )
 _FLAGGED = re.compile(
     r"\b(flagged|moderation|content (policy|filter|management)|violat\w+ .{0,40}(polic|guideline|terms)"
-    r"|usage guidelines|safety (system|check|policy)|(unsafe|sensitive) (or (unsafe|sensitive) )?content)"
+    r"|usage guidelines|safety (system|check|policy)|(unsafe|sensitive) (or (unsafe|sensitive) )?content"
+    r"|inappropriate content|content exists risk)"
 )
 _OVER_RATE = re.compile(r"\brate.?limit|\b(tokens|requests) per (second|minute|hour|day)\b|\btoo many requests\b")
-_STATUS_WITH_WORDS = frozenset({400, 402, 403, 404, 412, 413, 422, 429})
+_STATUS_WITH_WORDS = frozenset({400, 401, 402, 403, 404, 412, 413, 422, 429})
 """Statuses with so many possible causes that the text of the message is examined."""
+_TOO_LARGE = re.compile(r"\b(request|prompt) (is )?too large\b|\brequires more (system )?memory\b")
+"""Waiting does not help: the request exceeds the limit by itself, or the model the machine's memory."""
+_NO_STREAM = re.compile(
+    r"\bverified to stream\b|\bstream(ing)?['`]? (is not supported|does not support)|not support stream"
+)
+_WAIT = re.compile(
+    r"\b(?:try again|retry|wait)(?: in| after)? (?:(\d{1,3})h)?(?:(\d{1,4})m(?!s))?(\d{1,6}(?:\.\d{1,9})?) ?(ms|s)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,10 +169,15 @@ class VendorError:
             flagged_for=f" for {', '.join(map(excerpt, reasons[:_MAX_REASONS]))}" if reasons else "",
             is_flagged=bool(reasons) or any("flagged_input" in entry for entry in objects),
             status=_find_status(objects),
-            retry_delay_s=_find_retry_delay_s(objects),
+            retry_delay_s=_find_retry_delay_s(objects) or _find_wait_in_words(words),
             headers=_find_quoted_headers(objects),
             objects=tuple(objects),
         )
+
+    @property
+    def denies_access(self) -> bool:
+        """Whether the account or the caller's country is shut out, whatever the key."""
+        return _NO_ACCESS.search(self.words.lower()) is not None
 
     def to_stream_error(self, status: int, *, retry_after_s: float | None = None) -> ApiError:
         """Return the error of an HTTP response; its class follows from the code, then the message, then the status."""
@@ -159,8 +185,10 @@ class VendorError:
         if cls is None or cls in _VAGUE:
             cls = self._class_by_words(status) or type(error_from_status(status, ""))
         recovery: Recovery | None = None
-        if cls is RateLimitError and status == 413:
-            recovery = "next"  # the request itself exceeds the limit, so waiting does not help
+        if cls in (RateLimitError, ServerError) and (status == 413 or _TOO_LARGE.search(self.words.lower())):
+            recovery = "next"
+        elif cls is BadRequestError and _NO_STREAM.search(self.words.lower()):
+            recovery = "fallback"
         return cls(self.words, http_status=status, retry_after_s=retry_after_s, recovery=recovery)
 
     def to_error_in_stream(self) -> ApiError:
@@ -184,11 +212,12 @@ class VendorError:
         if status not in _STATUS_WITH_WORDS:
             return None
         text = self.words.lower()
-        if _NO_CREDIT.search(text):
+        # A rate limit may come with the advice to buy a larger one.
+        if _NO_CREDIT.search(text) and not (status == 429 and _OVER_RATE.search(text)):
             return BillingError
         if status in (400, 403) and _FLAGGED.search(text):
             return ContentFilterError
-        if status in (400, 403) and _BAD_KEY.search(text):
+        if status in (400, 403) and (_BAD_KEY.search(text) or self.denies_access):
             return AuthenticationError
         if status == 413 and _OVER_RATE.search(text):
             return RateLimitError
@@ -314,3 +343,12 @@ def _find_quoted_headers(objects: list[Mapping[str, Any]]) -> dict[str, str]:
         if isinstance(headers, dict):
             return {str(name).lower(): str(value) for name, value in headers.items()}
     return {}
+
+
+def _find_wait_in_words(words: str) -> float | None:
+    """Return the seconds in "try again in 1m2.5s", which OpenAI, Groq and Azure write; None when there are none."""
+    match = _WAIT.search(words.lower())
+    if match is None:
+        return None
+    hours, minutes, rest, unit = match.groups()
+    return int(hours or 0) * 3600 + int(minutes or 0) * 60 + float(rest) / (1000 if unit == "ms" else 1) or None

@@ -58,7 +58,7 @@ def error_from_response(
         words = excerpt(body)
     lead = _describe_error(stream_error, names, model, error)
     message = f"{lead} ({status}): {words}" if words else f"{lead} ({status})"
-    if isinstance(stream_error, AuthenticationError) and names.key_variable:
+    if isinstance(stream_error, AuthenticationError) and names.key_variable and not error.denies_access:
         message += f" (check {names.key_variable})"
     if isinstance(stream_error, BillingError):
         message += " (add credits, or raise the limit of the account)"
@@ -146,7 +146,7 @@ def _describe_error(stream_error: StreamError, names: ServiceLabels, model: str,
     label = names.label
     match stream_error:
         case AuthenticationError():
-            return f"{label}: API key rejected"
+            return f"{label}: {'access denied' if error.denies_access else 'API key rejected'}"
         case BillingError():
             return f"{label}: no credit left"
         case NotFoundError():

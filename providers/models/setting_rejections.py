@@ -34,7 +34,7 @@ _ABOUT_USE = re.compile(
     r"unsupported|not support|n[o']t support|not (be )?(allowed|permitted|accepted|available|recogni[sz]ed|applicable)"
     r"|unknown|unrecogni[sz]ed|unexpected|extra (inputs|fields?)|extra_forbidden|additional propert"
     r"|deprecated|no longer|not (a )?valid (parameter|field|argument)|does ?n[o']t (take|accept|have)"
-    r"|cannot be (set|used)|may only be set|only \S{1,20} is (allowed|supported|accepted)"
+    r"|cannot (both )?be (set|used|specified|provided)|may only be set|only \S{1,20} is (allowed|supported|accepted)"
     r"|must not be|only the default|is removed|has been removed|remove (it|this)|invalid (parameter|argument|field)",
     re.IGNORECASE,
 )
