@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import contextlib
 import difflib
 import io
 import json
@@ -62,6 +63,10 @@ class ServiceReport:
 
 async def survey(providers: ProviderRegistry, settings: Settings, today: date) -> list[ServiceReport]:
     """List the models of every ready service concurrently, and return a report on each service."""
+    for row in providers.rows.values():
+        with contextlib.suppress(UsageError):
+            # Loads the service's SDK, so that this is not part of the time that its list may take.
+            providers.route(example_model_name(row))
     return list(
         await asyncio.gather(*(_survey_one(row, providers, settings, today) for row in providers.rows.values()))
     )
