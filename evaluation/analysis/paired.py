@@ -42,7 +42,8 @@ class PairedRatio:
 
     `p_value` is that of the hypothesis that the ratio is within the margin (1 where there is no interval). `margin` is
     the log of the largest ratio that counts as equal. `spread` is the standard deviation of the prompts' log ratios.
-    `failed_pairs` counts pairs in which a trial failed.
+    `failed_pairs` counts pairs in which a trial failed. `median_ratio` is that of the median pair, `ratio` the
+    geometric mean of all.
     """
 
     pairs: int
@@ -56,6 +57,7 @@ class PairedRatio:
     spread: float | None = None
     failed_pairs: int = 0
     is_paired: bool = True
+    median_ratio: float | None = None
 
     @property
     def is_equal(self) -> bool:
@@ -64,10 +66,20 @@ class PairedRatio:
             return False
         return -self.margin <= _log(self.low) and _log(self.high) <= self.margin
 
+    @property
+    def rests_on_few_pairs(self) -> bool:
+        """Whether the median pair shows less than a third of the difference: a few slow trials make the rest."""
+        if self.ratio is None or self.median_ratio is None:
+            return False
+        return _log(self.median_ratio) * math.copysign(1, _log(self.ratio)) < abs(_log(self.ratio)) / 3
+
     def inverse(self) -> "PairedRatio":
         """Return the ratio of the inverse values: of a rate, where this one is of the time that it stands for."""
-        ratio, low, high = (None if x is None else 1 / x if x else math.inf for x in (self.ratio, self.high, self.low))
-        return replace(self, ratio=ratio, low=low, high=high)
+        ratio, low, high, median = (
+            None if x is None else 1 / x if x else math.inf
+            for x in (self.ratio, self.high, self.low, self.median_ratio)
+        )
+        return replace(self, ratio=ratio, low=low, high=high, median_ratio=median)
 
     def smallest_effect(self, comparisons: int = 1) -> float | None:
         """Return the smallest difference (a share of A) that this run finds in 80 % of cases; None if unknown."""
@@ -147,6 +159,7 @@ def _compare_by_t(result: PairedRatio, logs: Floats, codes: Ints, resolution: fl
     """Return the ratio with t intervals; `resolution` bounds the deviation from below, as timers are no finer."""
     means = np.bincount(codes, logs) / np.bincount(codes)
     center = float(means.mean())
+    result = replace(result, median_ratio=_exp(float(np.median(logs))))
     samples = [means, logs] if len(means) > 1 else [logs]
     if min(map(len, samples)) < MIN_UNITS:
         return replace(result, ratio=_exp(center))

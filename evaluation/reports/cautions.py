@@ -19,6 +19,9 @@ MIN_THINKING_S = 0.05
 MIN_THINKING_SHARE = 0.10
 """Thinking that delays the answer text by more than both is said."""
 MIN_TOKENS_PER_CHUNK = 1.5
+MIN_LATE_FAILURES = 3
+MIN_LATE_SHARE = 0.8
+"""A provider of whose last trials so many failed, and no earlier one, is said to have failed from then on."""
 
 
 def iter_cautions(run: Run, groups: Sequence[Group], comparisons: Sequence[ProviderComparison]) -> Iterator[str]:
@@ -27,6 +30,8 @@ def iter_cautions(run: Run, groups: Sequence[Group], comparisons: Sequence[Provi
     done = trials[trials["outcome"] == "completed"]
     cells = [(display_name(name), done[done["name"] == name]) for name in names if (done["name"] == name).any()]
     yield from _cache_cautions(groups, comparisons)
+    yield from _tail_cautions(comparisons)
+    yield from _late_failure_cautions(trials, names)
     yield from _cached_token_cautions(cells)
     yield from _thinking_cautions(cells)
     if len(cells) > 1:
@@ -56,6 +61,28 @@ def _cache_cautions(groups: Sequence[Group], comparisons: Sequence[ProviderCompa
     for entry in comparisons:
         if entry.population == "repeated" and entry.verdict in ("better", "worse"):
             yield f"{describe_comparison(entry)}."
+
+
+def _tail_cautions(comparisons: Sequence[ProviderComparison]) -> Iterator[str]:
+    for one in comparisons:
+        if one.verdict in ("better", "worse") and one.ratio.rests_on_few_pairs:
+            change = formatting.format_percent(one.ratio.median_ratio)
+            yield (
+                f"{display_name(one.a)} and {display_name(one.b)} differ by some slow trials, which a verdict counts: "
+                f"in the median pair the {formatting.metric_title(one.column)} of the latter is {change}."
+            )
+
+
+def _late_failure_cautions(trials: pd.DataFrame, names: Sequence[str]) -> Iterator[str]:
+    for name in names:
+        own = trials[(trials["name"] == name) & (trials["outcome"] != "cancelled")].sort_values("block", kind="stable")
+        failed = own["outcome"].ne("completed").to_numpy()
+        first = int(failed.argmax())
+        if first and failed.sum() >= MIN_LATE_FAILURES and failed[first:].mean() >= MIN_LATE_SHARE:
+            yield (
+                f"{display_name(name)} completed its first {first} trials, and {failed[first:].sum()} of the "
+                f"{len(failed) - first} after them failed: something changed during the run."
+            )
 
 
 def _cached_token_cautions(cells: Sequence[tuple[str, pd.DataFrame]]) -> Iterator[str]:

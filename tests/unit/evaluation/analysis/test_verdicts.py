@@ -174,3 +174,25 @@ def test_different_spreads_of_equal_providers_raise_few_alarms() -> None:
         a, b = 0.3 * np.exp(shared + rng.normal(0, 0.05, 24)), 0.3 * np.exp(shared + rng.normal(0, 0.8, 24))
         words[verdicts.compare_providers(make_run(DESIGN, {"a": a, "b": b}))[0].verdict] += 1
     assert words["better"] + words["worse"] <= 2
+
+
+def test_difference_of_few_slow_trials_is_said_beside_the_verdict() -> None:
+    pattern = np.exp(np.random.default_rng(10).normal(0, 0.02, 24))
+    tail = np.where(np.arange(24) % 4 == 1, 8.0, 1.0)
+    run = make_run(DESIGN, {"a": np.full(24, 0.3), "b": 0.3 * pattern * tail})
+    result = verdicts.compare_providers(run)
+    assert headline(run).startswith("a is better than b")
+    (note,) = cautions.iter_cautions(run, summary.groups(run), result)
+    assert note.startswith("a and b differ by some slow trials, which a verdict counts: in the median pair the first")
+    even = draw_run(1, a=0.2, b=0.4)
+    assert not list(cautions.iter_cautions(even, summary.groups(even), verdicts.compare_providers(even)))
+
+
+def test_provider_that_fails_from_some_trial_on_is_said_to_have_changed() -> None:
+    late, early = np.full(24, 0.2), np.full(24, 0.2)
+    late[16:], early[:8] = np.inf, np.inf
+    run = make_run(DESIGN, {"a": np.full(24, 0.4), "b": late, "c": early})
+    notes = list(cautions.iter_cautions(run, summary.groups(run), verdicts.compare_providers(run)))
+    assert notes == [
+        "b completed its first 16 trials, and 8 of the 8 after them failed: something changed during the run."
+    ]
