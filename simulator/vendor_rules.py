@@ -172,6 +172,8 @@ def error_body(vendor: str, rejection: Rejection) -> bytes | None:
 def _applies(rule: Mapping[str, Any], vendor: str, model: str, effort: str | None, api_version: str | None) -> bool:
     if rule["vendor"] != vendor or not _matches(rule["models"], model):
         return False
+    if _matches(rule.get("except_models", []), model):
+        return False
     if api_version not in rule.get("api_versions", (api_version,)):
         return False
     return effort is None or effort not in rule.get("unless_effort", ())
