@@ -24,6 +24,8 @@ from streaming.messages import ChatRequest, Message
 CALL = TrialRequest("sim:steady", "direct", "browser:custom", ChatRequest((Message("user", "Why?"),)))
 TIMEOUTS = PageTimeouts(element_s=2.0, first_text_s=2.0, quiet_s=1.5)
 SELECTORS = {"box": "#box", "answer": ".answer", "send": "#send"}
+AFTER_FRAMES = """
+  () => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done, 200))))"""
 FORM = '<textarea id="box"></textarea><button id="send">Send</button><div id="log"></div>'
 PROMPT = 'document.getElementById("box")'
 SHADOW = 'const root = document.getElementById("log").attachShadow({ mode: "open" });'
@@ -61,6 +63,22 @@ class PageReader:
         """Ask the page and read its answer to the end."""
         asked = self._read(PageSelectors(url, **{**SELECTORS, **selectors}))
         return asyncio.run_coroutine_threadsafe(asked, self._loop).result()
+
+    def type_letters(self, url: str, count: int) -> int:
+        """Type letters on a page that is at rest; return how many frames with one of them were presented."""
+        typed = self._type_letters(SelectedPage(PageSelectors(url, **SELECTORS), monotonic, CALL), count)
+        return asyncio.run_coroutine_threadsafe(typed, self._loop).result()
+
+    async def _type_letters(self, selected: SelectedPage, count: int) -> int:
+        async with traced_page(self._browser, monotonic, answer=selected.answer, stop=None) as shown:
+            await selected.open(shown.page)
+            await selected.focus_box(shown.page)
+            await shown.start()
+            for _ in range(count):
+                await shown.page.keyboard.press("a")
+                await shown.page.evaluate(AFTER_FRAMES)
+            trace, _, _ = await shown.stop()
+        return len({trace.find_presentation(mark.at_s) for mark in trace.find_marks("key")} - {None})
 
     async def _read(self, selectors: PageSelectors) -> PageRead:
         selected = SelectedPage(selectors, monotonic, CALL, timeouts=TIMEOUTS)
@@ -171,6 +189,12 @@ def test_painted_text_is_the_answer_at_its_end(
 )
 def test_unusual_page_is_read(reader: PageReader, url: str, selectors: dict[str, str]) -> None:
     assert reader.read(url, selectors) == PageRead("word " * 5, 0)
+
+
+def test_letter_at_the_lower_edge_of_a_page_is_painted_without_another_change(reader: PageReader) -> None:
+    """The page draws its answer, and nothing after it but the letters of a reader who types."""
+    form = FORM.replace("<textarea", '<textarea style="position: fixed; bottom: 0"')
+    assert reader.type_letters(page(draw_steps(["word"]), form), 3) == 3
 
 
 FADING = """

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from playwright.async_api import Browser, CDPSession, Page
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-FLAGS = ("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking")
-VIEWPORT = {"width": 1280, "height": 800}
+FLAGS = (
+    "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--window-size=1280,800"
+)  # fmt: skip
 _OBSERVER = Path(__file__).parent / "assets" / "observer.js"
 _SYNC_MARKS = 8
 _INSTALL = "pip install playwright, and a Chromium: apt install chromium, or playwright install chromium"
@@ -118,7 +119,8 @@ async def traced_page(
     browser: "Browser", clock: Clock, *, answer: str, stop: str | None, cpu: int = 1
 ) -> AsyncIterator[TracedPage]:
     """Yield a new page whose answers match the CSS selector `answer`, with a processor `cpu` times slower."""
-    page = await browser.new_page(viewport=VIEWPORT)  # type: ignore[arg-type] # a dict of the sizes
+    # An emulated viewport is larger than its window by the bars of the browser, and what is below is never presented.
+    page = await browser.new_page(no_viewport=True)
     try:
         selectors = json.dumps({"answer": answer, "stop": stop})
         observer = _OBSERVER.read_text(encoding="utf-8").replace("SELECTORS", selectors, 1)
