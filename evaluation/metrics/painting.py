@@ -38,7 +38,7 @@ METRICS = (
     Metric("painted_ttft_s", "first painted text", "s", "less", "painting",
            "request sent → presentation of the first frame with text of the answer", _OWN, painted_ttft_s),
     Metric("painted_e2e_s", "last painted text", "s", "less", "painting",
-           "request sent → presentation of the frame with the last text of the answer", _OWN,
+           "request sent → presentation of the frame with the last text of the answer, before the terminal event", _OWN,
            lambda a: a.painted.at_s[-1] if len(a.painted) else None, applies_to="ended"),
     Metric("painted_frames", "frames with text", "count", "neither", "painting",
            "presented frames that had new text of the answer", _OWN,

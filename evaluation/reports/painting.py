@@ -86,7 +86,8 @@ def painting_error_lines(facts: Mapping[str, Any], trials: pd.DataFrame) -> Iter
 def painting_charts(done: pd.DataFrame, names: Sequence[str], strategies: Sequence[str]) -> Iterator[Chart]:
     """Yield a chart for each provider that a browser read, since the providers' streams are not alike.
 
-    It shows the delay in the strategy and to the screen, a box for each strategy and end.
+    It shows the delay in the strategy and to the screen, a box for each strategy and end, and beside the name of the
+    second what it cost the page: medians of the frames dropped and of the main thread's busy share.
     """
     painted = done[done["total_delay_mean_s"].notna()]
     read = [name for name in names if (painted["name"] == name).any()]
@@ -102,9 +103,10 @@ def _painting_chart(painted: pd.DataFrame, name: str, number: int, strategies: S
             continue
         for group, (end, column) in enumerate((("delivered", "delay_mean_s"), ("painted", "total_delay_mean_s"))):
             values = known_values(cell[column]) * 1000
-            series.append(box(end, group, f"{strategy}, {end}", values))
+            place = f"{strategy}, {end}" if end == "delivered" else f"{strategy}, {end}; {_page_text(cell, 'dropped')}"
+            series.append(box(end, group, place, values))
             counts.append(len(values))
-        words.append(f"{strategy} {_cost_text(cell)}")
+        words.append(f"{strategy} {_delay_text(cell)}, {_page_text(cell, 'frames dropped')}")
     return Chart(
         f"painting-{number}",
         f"Delay until text is delivered, and until it is painted: {display_name(name)}",
@@ -117,12 +119,15 @@ def _painting_chart(painted: pd.DataFrame, name: str, number: int, strategies: S
     )
 
 
-def _cost_text(cell: pd.DataFrame) -> str:
+def _delay_text(cell: pd.DataFrame) -> str:
     delivered, painted = (
         formatting.format_ms(statistics.column_median(cell, name).value)
         for name in ("delay_mean_s", "total_delay_mean_s")
     )
+    return f"{delivered} ms delivered, {painted} ms painted"
+
+
+def _page_text(cell: pd.DataFrame, what: str) -> str:
     dropped = formatting.exact(statistics.column_median(cell, "frames_dropped").value)
     busy = statistics.column_median(cell, "main_thread_busy").value
-    share = formatting.UNKNOWN if busy is None else f"{busy * 100:.0f} %"
-    return f"{delivered} ms delivered, {painted} ms painted, {dropped} frames dropped, {share} busy"
+    return f"{dropped} {what}, {formatting.UNKNOWN if busy is None else f'{busy * 100:.0f} %'} busy"

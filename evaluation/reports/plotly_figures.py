@@ -6,6 +6,9 @@ from typing import Any
 from evaluation.reports.chart_kinds import PALETTE, Chart, Series
 from streaming.escaping import to_plotly
 
+_ROW_NAME_PX = 17
+"""Distance of a row's name from the middle of the row."""
+
 
 def plotly_figure(chart: Chart) -> dict[str, Any]:
     """Return a chart as Plotly's data and layout; the page sets the colours of text and grid."""
@@ -25,14 +28,27 @@ def plotly_figure(chart: Chart) -> dict[str, Any]:
     if chart.log_x:
         below["dtick"] = "D2"  # ticks at 1, 2 and 5, since gaps rarely span a power of ten
     left: dict[str, Any] = {"title": {"text": chart.y_title}, "automargin": True}
-    if chart.kind == "box" or chart.id == "stalls":
-        left |= {"autorange": "reversed", "type": "category"}
+    rows = list(dict.fromkeys(place for series in chart.series if (place := _row_name(series)) is not None))
+    layout = {"xaxis": below, "yaxis": left, "showlegend": len(seen) > 1 and not rows}
+    if rows:
+        left |= {"autorange": "reversed", "type": "category", "showticklabels": False}
+        layout["annotations"] = [_label_row(row) for row in rows]
     else:
         left["rangemode"] = "tozero"
-    return {
-        "data": data,
-        "layout": {"xaxis": below, "yaxis": left, "showlegend": len(seen) > 1 and chart.kind != "box"},
-    }
+    return {"data": data, "layout": layout}
+
+
+def _row_name(series: Series) -> str | None:
+    """Return the name of the row of a box or of points; None for lines, and points at two numbers."""
+    if series.box is not None:
+        return series.box.place
+    return series.y[0] if series.y and isinstance(series.y[0], str) else None
+
+
+def _label_row(name: str) -> dict[str, Any]:
+    """Return a row's name above it: beside it, a long one would leave no room for the plot on a phone."""
+    place = {"x": 0, "xref": "paper", "xanchor": "left", "y": to_plotly(name), "yshift": _ROW_NAME_PX}
+    return {"text": to_plotly(name), "showarrow": False, "font": {"size": 12}} | place
 
 
 def _plotly_trace(chart: Chart, series: Series) -> dict[str, Any]:
@@ -42,7 +58,7 @@ def _plotly_trace(chart: Chart, series: Series) -> dict[str, Any]:
         return {
             "type": "box", "orientation": "h", "y": [to_plotly(series.box.place)], "x": [series.box.points],
             "lowerfence": low, "q1": q1, "median": median, "q3": q3, "upperfence": high, "boxpoints": "all",
-            "jitter": 0.6, "pointpos": 0, "marker": {"color": colour, "size": 4, "opacity": 0.45},
+            "jitter": 0.6, "width": 0.4, "pointpos": 0, "marker": {"color": colour, "size": 4, "opacity": 0.45},
             "line": {"color": colour, "width": 2},
         }  # fmt: skip
     places = [to_plotly(place) if isinstance(place, str) else place for place in series.y]
