@@ -99,8 +99,14 @@ def feedback_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def service_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the file that gets everything the service logs."""
+    return tmp_path_factory.mktemp("service") / "stderr.log"
+
+
+@pytest.fixture(scope="session")
 def service(
-    tmp_path_factory: pytest.TempPathFactory,
+    service_log: Path,
     upstream: SimulatedUpstream,
     canned_upstream: CannedUpstream,
     scripted_upstream: ScriptedUpstream,
@@ -108,7 +114,6 @@ def service(
     runs_folder: Path,
     feedback_folder: Path,
 ) -> Iterator[ServiceUnderTest]:
-    log = tmp_path_factory.mktemp("service") / "stderr.log"
     # Tests send requests more often than users do; the guard's rate limit is tested separately.
     variables = {
         "RATE_LIMIT": "off",
@@ -125,7 +130,7 @@ def service(
         "OLLAMA_HOST": "http://127.0.0.1:9",
         "HTTPS_PROXY": "http://127.0.0.1:9",
     }
-    with run_service(log, variables) as running:
+    with run_service(service_log, variables) as running:
         yield running
 
 

@@ -1,4 +1,6 @@
-"""Test of a user's own key that the service has lost: the page detects it, and the service's key is not used."""
+"""Tests of a user's own key: it is kept nowhere, and where the service has lost it, the service's key is not used."""
+
+from pathlib import Path
 
 from playwright.sync_api import expect
 
@@ -27,3 +29,19 @@ def test_own_key_lost_after_reload_rejects_requests_until_user_decides(
     chat.ask("And now?")
     expect(chat.stage).to_contain_text("Done")
     assert KEY not in chat.page.evaluate("JSON.stringify([{...localStorage}, {...sessionStorage}])")
+
+
+def test_own_key_that_pays_is_in_no_storage_cookie_export_or_log(
+    chat: ChatPage, scripted_upstream: ScriptedUpstream, service_log: Path
+) -> None:
+    chat.save_key("Together", KEY)
+    chat.ask(f"Is {KEY} safe?")
+    expect(chat.stage).to_contain_text("Done")
+    assert scripted_upstream.keys[-1] == f"Bearer {KEY}"
+    logged = service_log.read_text()
+    assert '"outcome":"completed"' in logged and KEY not in logged
+    assert KEY not in str(chat.page.context.cookies())
+    chat.open_settings()
+    with chat.page.expect_download() as saved:
+        chat.page.get_by_role("button", name="JSON").click()
+    assert KEY not in saved.value.path().read_text()

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
+from benchmarks._cuttable_line import run_line
 from tests.e2e.canned_upstream import CannedUpstream
 from tests.e2e.chat_page import ChatPage
 from tests.e2e.conftest import SimulatedUpstream
-from tests.e2e.cuttable_line import run_line
 from tests.e2e.service import ServiceUnderTest, run_service
 
 WORDS = ["The first half.", " The second half."]
@@ -93,6 +93,22 @@ def test_page_whose_storage_is_full_works_and_says_what_is_not_kept(
     assert chat.wait_for_end() == "Done"
     expect(chat.page.locator("#sg-not-kept p:visible")).to_contain_text("keeps nothing")
     assert chat.answers == ["".join(WORDS)]
+
+
+def test_page_whose_storage_is_forbidden_works_and_says_what_is_not_kept(
+    chat: ChatPage, service: ServiceUnderTest, canned_upstream: CannedUpstream
+) -> None:
+    chat.page.add_init_script("""(() => {
+      const deny = { get() { throw new DOMException("denied", "SecurityError"); } };
+      for (const name of ["localStorage", "sessionStorage"]) Object.defineProperty(window, name, deny);
+    })()""")
+    chat.open(service.address)
+    start_answer(chat, canned_upstream, "Is anything kept?")
+    assert chat.wait_for_end() == "Done"
+    expect(chat.page.locator("#sg-not-kept p:visible").first).to_contain_text("keeps nothing")
+    assert chat.answers == ["".join(WORDS)]
+    chat.page.get_by_role("button", name="History", exact=True).click()
+    expect(chat.page.get_by_role("dialog", name="History")).to_contain_text("No conversations yet")
 
 
 @pytest.fixture

@@ -35,7 +35,8 @@ class StreamedChatInterface(gr.ChatInterface):
 
     - `_setup_events`: the message box stays editable during an answer, and only what was sent is taken out of it; Stop
       replaces Send and ends the answer with a receipt instead of cancelling its event; no event of a message is dropped
-      while that of an earlier one is pending; the history stays with the service, which is its only source.
+      while that of an earlier one is pending; the history stays with the service, which is its only source. Gradio's
+      own storage in the browser is taken out: unused, it kept the page from loading where storage is forbidden.
     - `_stream_fn`: the history that it streams from is filtered by `current_history`, since an answer that arrived
       during a clear may still be in it.
     - `_message_as_message_dict`, `_pop_last_user_message`: the user's messages are shown as plain text, and read back.
@@ -53,6 +54,7 @@ class StreamedChatInterface(gr.ChatInterface):
         super().__init__(*arguments, **options)
 
     def _setup_events(self) -> None:
+        self.saved_conversations.unrender()  # type: ignore[no-untyped-call]  # Gradio leaves it without types
         box, state, saved = self.textbox, self.chatbot_state, self.saved_input
         at_once: dict[str, Any] = {"queue": False, **event_options()}
         copy = gr.Textbox("", visible=HIDDEN_IN_DOM, elem_id="sg-sent")
