@@ -199,7 +199,9 @@ class Scenario:
         if self.level_answers is not None and not self.is_sweep:
             raise InvalidScenarioError("level_answers", "level-answers: only used by a sweep (name several levels)")
         if len(set(self.levels)) < len(self.levels):
-            raise InvalidScenarioError("concurrency" if self.rate is None else "rate", "levels: one is repeated")
+            raise InvalidScenarioError(
+                "concurrency" if self.rate is None else "rate", "levels: one is repeated (list each once)"
+            )
         if self.rate is None and max([self.sweep_to or 1, *self.levels]) > MAX_CONCURRENCY:
             raise InvalidScenarioError("concurrency", f"concurrency: too many (use at most {MAX_CONCURRENCY})")
 

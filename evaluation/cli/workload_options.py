@@ -23,7 +23,7 @@ from streaming.errors import UsageError
 
 _NOT_OF_A_TRACE: dict[str, Any] = {
     "prompts": None, "workload": None, "rate": None, "concurrency": (1,), "sweep": None, "arrivals": "constant",
-    "burstiness": None, "think_s": 0.0,
+    "burstiness": None, "think_s": 0.0, "max_tokens": 128,
 }  # fmt: skip
 """The options that a trace replaces, with their defaults."""
 
@@ -88,6 +88,9 @@ def _choose_prompts(result: RunModel) -> tuple[tuple[Prompt, ...], Workload | No
         return _first_prompts(prompts, result.prompt_count), None
     if prompts is not None:
         raise InvalidScenarioError("workload", "workload and prompts are both set (set one of them)")
+    if result.max_tokens != _NOT_OF_A_TRACE["max_tokens"]:
+        words = "max-tokens: a workload says itself how long its answers are (leave one of them out)"
+        raise InvalidScenarioError("max_tokens", words)
     try:
         workload = Workload(parse_workload(result.workload, result.spread), result.shared_prefix or 0.0)
     except UsageError as error:

@@ -107,7 +107,7 @@ class LoadMonitor:
             return metrics | {"shortfall": self._concurrency_shortfall(scenario)}
         metrics |= {"asked_rate_per_s": scenario.rate, "arrivals": scenario.arrivals}
         metrics |= {"drawn_rate_per_s": _starts_per_s(self._intended_s), "latest_start_s": self._max_start_delay_s()}
-        return metrics | {"shortfall": _rate_shortfall(metrics)}
+        return metrics | {"shortfall": _rate_shortfall(metrics, len(self._starts_s))}
 
     def _concurrency_shortfall(self, scenario: Scenario) -> str | None:
         """Return the shortfall of the first provider that has one; with a concurrency of 1 they take turns."""
@@ -149,10 +149,12 @@ def _concurrency_shortfall(most: int, mean: float | None, requested: int) -> str
     return None
 
 
-def _rate_shortfall(load: dict[str, Any]) -> str | None:
+def _rate_shortfall(load: dict[str, Any], starts: int) -> str | None:
     drawn, reached = load["drawn_rate_per_s"], load["starts_per_s"]
-    if drawn is None or reached is None:
+    if starts < 2:
         return f"{load['asked_rate_per_s']:g} requests/s requested, fewer than two were started"
+    if drawn is None or reached is None:
+        return None  # all at once
     if reached < REACHED_SHARE * drawn:
         return f"{load['asked_rate_per_s']:g} requests/s requested ({drawn:g}/s scheduled), {reached:g}/s started"
     return None

@@ -5,6 +5,7 @@ columns of `KNOWN_NAMES`; all series are kept under their own names too, except 
 """
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -24,7 +25,8 @@ SERVERS = {"vllm:": "vLLM", "llamacpp:": "llama.cpp", "sglang:": "SGLang", "stre
 class KnownMetric:
     """One quantity under the names that the servers have for it.
 
-    `labels` select series; the values of several (of models, ranks or transports) are added, or the largest is taken.
+    `labels` select series; the values of several (of models, replicas or transports) are added, or the largest is
+    taken.
     """
 
     names: tuple[str, ...]
@@ -67,6 +69,9 @@ _SERVICE_TOKENS = {
     for column in ("input_tokens", "output_tokens")
 }
 """This project's service has one metric for both, with a label."""
+_RANKS = ("tp_rank", "pp_rank", "moe_ep_rank")
+"""Labels of the parts of one replica, which serve the same requests together."""
+_LABEL = re.compile(r'(\w+)="(.*?)"(?=,\w+="|}$)')
 _NAMES = frozenset(name for known in (*KNOWN_NAMES.values(), *_SERVICE_TOKENS.values()) for name in known.names)
 
 
@@ -112,8 +117,22 @@ def find_known_series(names: Sequence[str]) -> dict[str, tuple[list[str], bool]]
         for metric in known.names:
             found = [name for name in names if _matches(name, metric, known.labels or {})]
             if found and column not in result:
-                result[column] = found, known.is_largest
+                result[column] = _leave_out_repeated(found), known.is_largest
     return result
+
+
+def _leave_out_repeated(series: Sequence[str]) -> list[str]:
+    """Return the series of one metric without those that count the same again.
+
+    SGLang reports each rank of a replica, and beside a total, with an empty `priority`, its parts by priority.
+    """
+    labels = {name: dict(_LABEL.findall(name)) for name in series}
+    has_total = any(own.get("priority") == "" for own in labels.values())
+    by_replica: dict[frozenset[tuple[str, str]], str] = {}
+    for name, own in labels.items():
+        if not has_total or not own.get("priority"):
+            by_replica.setdefault(frozenset(pair for pair in own.items() if pair[0] not in _RANKS), name)
+    return list(by_replica.values())
 
 
 def _matches(series: str, metric: str, labels: Mapping[str, str]) -> bool:

@@ -16,7 +16,8 @@ from evaluation.prompts.text_file import parse_object, read_lines
 from streaming.errors import UsageError
 
 FIELDS = ("timestamp", "input_length", "output_length", "hash_ids")
-_MAX_MS = 1e12
+_MAX_MS = 1e13
+"""Timestamps may be milliseconds of the Unix epoch."""
 _SHAPE = "trace"
 
 

@@ -119,6 +119,18 @@ def test_unreached_rate_is_reported_as_shortfall() -> None:
     assert result["latest_start_s"] == pytest.approx(0.9)
 
 
+@pytest.mark.parametrize(("starts", "words"), [(1, "fewer than two were started"), (3, None)])
+def test_rate_of_requests_that_were_all_due_at_once_has_no_shortfall(starts: int, words: str | None) -> None:
+    async def start_at_once() -> dict[str, object]:
+        watch = LoadMonitor(loop_clock())
+        for _ in range(starts):
+            watch.on_start(0.0, "m")
+        return watch.summary(factories.make_scenario(rate=10.0))
+
+    shortfall = run_on_virtual_time(start_at_once())["shortfall"]
+    assert shortfall == (f"10 requests/s requested, {words}" if words else None)
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

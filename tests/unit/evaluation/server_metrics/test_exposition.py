@@ -32,6 +32,17 @@ sglang:num_queue_reqs{model_name="m"} 4
 sglang:token_usage{model_name="m"} 0.52
 sglang:generation_tokens_total{model_name="m"} 7
 """
+SGLANG_RANKS = """
+# TYPE sglang:num_running_reqs gauge
+sglang:num_running_reqs{dp_rank="0",engine_type="unified",model_name="m",pp_rank="0",priority="",tp_rank="0"} 14.0
+sglang:num_running_reqs{dp_rank="0",engine_type="unified",model_name="m",pp_rank="0",priority="-1",tp_rank="0"} 4.0
+sglang:num_running_reqs{dp_rank="0",engine_type="unified",model_name="m",pp_rank="0",priority="0",tp_rank="0"} 10.0
+sglang:num_running_reqs{dp_rank="0",engine_type="unified",model_name="m",pp_rank="0",priority="",tp_rank="1"} 14.0
+sglang:num_running_reqs{dp_rank="1",engine_type="unified",model_name="m",pp_rank="0",priority="",tp_rank="2"} 3.0
+# TYPE sglang:num_queue_reqs gauge
+sglang:num_queue_reqs{engine_type="unified",model_name="m",tp_rank="0"} 2.0
+sglang:num_queue_reqs{engine_type="unified",model_name="m",tp_rank="1"} 2.0
+"""
 LLAMA_CPP = """
 llamacpp:requests_processing 2
 llamacpp:requests_deferred 46
@@ -51,6 +62,7 @@ streamgauge_tokens_total{provider="sim",kind="output",source="reported"} 128.0
     [
         (VLLM, "vLLM", {"running": 7, "waiting": 2, "cache_use": 0.75, "input_tokens": 1026, "queue_s_sum": 0.5}),
         (SGLANG, "SGLang", {"running": 8, "waiting": 4, "cache_use": 0.52, "output_tokens": 7}),
+        (SGLANG_RANKS, "SGLang", {"running": 17, "waiting": 2}),
         (LLAMA_CPP, "llama.cpp", {"running": 2, "waiting": 46, "output_tokens": 39080}),
         (OURS, "Streamgauge", {"running": 3, "input_tokens": 39, "output_tokens": 128}),
     ],

@@ -145,6 +145,7 @@ def test_options_describe_a_workload() -> None:
     [
         (["--workload", "10"], "workload: '10' is no shape"),
         (["--workload", "10/5", "--prompts", "verifiable"], "workload and prompts are both set"),
+        (["--workload", "10/5", "--max-tokens", "3"], "max-tokens: a workload says itself"),
         (["--spread", "normal"], "spread: belongs to a workload"),
         (["--shared-prefix", "0.5"], "shared-prefix: belongs to a workload"),
         (["--workload", "10/5", "--shared-prefix", "1.5"], "shared_prefix: invalid value"),
