@@ -41,7 +41,7 @@ _TASK_EVENT, _CATEGORIES = "RunTask", ["disabled-by-default-devtools.timeline", 
 _WAIT_TIMEOUT_MS = 120_000
 
 
-class _ChatCompletionsUpstream(BaseHTTPRequestHandler):
+class ChatCompletionsHandler(BaseHTTPRequestHandler):
     """A chat completions server that sends `max_tokens` chunks, each with one word and a space."""
 
     def do_POST(self) -> None:  # http.server requires this name
@@ -53,11 +53,12 @@ class _ChatCompletionsUpstream(BaseHTTPRequestHandler):
         for word in islice(cycle(_SAMPLE_WORDS), request["max_tokens"]):
             due_s += GAP_S
             time.sleep(max(due_s - time.monotonic(), 0.0))
-            self._send_chunk({"content": f"{word} "}, None)
-        self._send_chunk({}, "length")
+            self.send_chunk({"content": f"{word} "}, None)
+        self.send_chunk({}, "length")
         self.wfile.write(b"data: [DONE]\n\n")
 
-    def _send_chunk(self, delta: dict[str, str], reason: str | None) -> None:
+    def send_chunk(self, delta: dict[str, str], reason: str | None) -> None:
+        """Send a chunk of the answer with its finish reason, which is None but for the last one."""
         choice = {"index": 0, "delta": delta, "finish_reason": reason}
         chunk = {"id": "1", "object": "chat.completion.chunk", "created": 0, "model": "m", "choices": [choice]}
         self.wfile.write(f"data: {json.dumps(chunk)}\n\n".encode())
@@ -69,7 +70,7 @@ class _ChatCompletionsUpstream(BaseHTTPRequestHandler):
 @contextmanager
 def run_upstream() -> Iterator[str]:
     """Serve on a free port, and yield the address for `VARIABLE`."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), _ChatCompletionsUpstream) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), ChatCompletionsHandler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/v1"
         server.shutdown()

@@ -22,16 +22,16 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from typing import Any
 
 from playwright.sync_api import Page, sync_playwright
 
 from benchmarks._cuttable_line import CuttableLine, run_line
-from benchmarks.page import FLAGS, PROVIDER, VARIABLE, run_service
+from benchmarks.page import FLAGS, GAP_S, PROVIDER, VARIABLE, ChatCompletionsHandler, run_service
 from evaluation.backends.browser.chromium import find_chromium
 
-WORDS, GAP_S = 1500, 0.02
+WORDS = 1500
 CUT_S = 4.0
 MAX_MS = 1000.0
 _PATIENCE_MS = 120_000
@@ -71,7 +71,7 @@ class NumberedUpstream(ThreadingHTTPServer):
             return self.ended_s[question]
 
 
-class _NumberedHandler(BaseHTTPRequestHandler):
+class _NumberedHandler(ChatCompletionsHandler):
     server: NumberedUpstream
 
     def do_POST(self) -> None:  # http.server requires this name
@@ -83,9 +83,9 @@ class _NumberedHandler(BaseHTTPRequestHandler):
         self.end_headers()
         try:
             for number in range(WORDS):
-                self._send_chunk({"content": f"{number} "}, None)
+                self.send_chunk({"content": f"{number} "}, None)
                 time.sleep(GAP_S)
-            self._send_chunk({}, "stop")
+            self.send_chunk({}, "stop")
             self.wfile.write(b"data: [DONE]\n\n")
         except OSError:  # the service has closed the connection
             self.close_connection = True
@@ -93,14 +93,6 @@ class _NumberedHandler(BaseHTTPRequestHandler):
             with self.server.ended:
                 self.server.ended_s[question] = time.monotonic()
                 self.server.ended.notify_all()
-
-    def _send_chunk(self, delta: dict[str, str], reason: str | None) -> None:
-        choice = {"index": 0, "delta": delta, "finish_reason": reason}
-        chunk = {"id": "1", "object": "chat.completion.chunk", "created": 0, "model": "m", "choices": [choice]}
-        self.wfile.write(f"data: {json.dumps(chunk)}\n\n".encode())
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Discard the access log."""
 
 
 @contextmanager

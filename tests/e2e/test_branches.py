@@ -1,23 +1,14 @@
 """Tests of editing a question: each version of a conversation is kept, and one goes from one to another."""
 
-from collections.abc import Iterator
-
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Locator, expect
+from playwright.sync_api import Locator, expect
 
 from tests.e2e.canned_upstream import CannedUpstream
 from tests.e2e.chat_page import ANSWERS, ChatPage
+from tests.e2e.test_history import context as context
 
 QUESTIONS = ("Which is < first?", "And then?", "Which is last?")
 EDITED = "Which is & second?"
-
-
-@pytest.fixture
-def context(browser: Browser) -> Iterator[BrowserContext]:
-    """Open a browser profile of its own for each test: its storage has no conversations."""
-    context = browser.new_context()
-    yield context
-    context.close()
 
 
 @pytest.fixture
