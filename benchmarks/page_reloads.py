@@ -74,7 +74,7 @@ class NumberedUpstream(ThreadingHTTPServer):
 class _NumberedHandler(ChatCompletionsHandler):
     server: NumberedUpstream
 
-    def do_POST(self) -> None:  # http.server requires this name
+    def do_POST(self) -> None:  # noqa: N802 - http.server requires this name
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         question = body["messages"][-1]["content"]
         self.server.asked[question] += 1
