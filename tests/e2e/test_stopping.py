@@ -1,6 +1,6 @@
 """Tests of stopping an answer and closing the page, by the provider's log: the request must end there too.
 
-`benchmarks.page_stop` measures the latency of a stop; here it only must precede the regular end of the answer.
+`benchmarks.page_stop` measures the latency of twenty stops; here it only must precede the regular end of the answer.
 """
 
 import re
@@ -70,16 +70,16 @@ def test_stop_in_every_state_disconnects_from_provider(
     assert len(upstream.events_for_model("fault-503")) == request_count, "nothing was tried again after the stop"
 
 
-def test_stop_mid_answer_twenty_times_disconnects_every_time(chat: ChatPage, upstream: SimulatedUpstream) -> None:
+def test_stop_mid_answer_several_times_disconnects_every_time(chat: ChatPage, upstream: SimulatedUpstream) -> None:
     model = "fault-stall"  # half an answer and no end: a slow machine would be late for the end of a whole one
     chat.choose("vLLM")
     chat.set_model(model)
     before = len(upstream.disconnect_times_s(model))
-    for count in range(1, 21):
+    for count in range(1, 6):
         chat.ask("Go on.")
         expect(chat.page.locator(ANSWERS)).to_have_count(count)
         stop_and_wait(chat, partial(upstream.disconnect_times_s, model))
-    assert len(upstream.disconnect_times_s(model)) - before == 20
+    assert len(upstream.disconnect_times_s(model)) - before == 5
     expect(chat.page.locator("#sg-continue")).to_be_visible()
 
 
