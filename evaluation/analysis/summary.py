@@ -167,7 +167,7 @@ def _make_group(key: tuple[str, str, Population], cell: pd.DataFrame, gaps: pd.D
         answer_s=statistics.median(answers, prompts),
         answer_tail_s=statistics.quantile(answers, tail, prompts) if tail > 50 else Estimate(0),
         tail_percent=tail if tail > 50 else None,
-        medians=_medians(done, counted),
+        medians=_medians(done, counted) | _stop_median(cell),
         gaps=len(gaps),
         gap_p50_s=p50,
         gap_p95_s=p95,
@@ -200,6 +200,11 @@ def _medians(done: pd.DataFrame, counted: pd.DataFrame) -> dict[str, Estimate]:
     known = [str(column) for column, is_known in numbers.notna().any().items() if is_known]
     latencies = statistics.column_medians(counted, [c for c in known if c in LATENCIES], failures=True)
     return statistics.column_medians(done, [c for c in known if c not in LATENCIES]) | latencies
+
+
+def _stop_median(cell: pd.DataFrame) -> dict[str, Estimate]:
+    """Return the median time until a Stop was painted, if any was: of all trials, since a stopped one is cancelled."""
+    return statistics.column_medians(cell, ["stop_painted_s"] if cell["stop_painted_s"].notna().any() else [])
 
 
 def _cost_per_1000(cell: pd.DataFrame, answers: int) -> float | None:

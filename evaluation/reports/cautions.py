@@ -77,7 +77,7 @@ def _late_failure_cautions(trials: pd.DataFrame, names: Sequence[str]) -> Iterat
     for name in names:
         own = trials[(trials["name"] == name) & (trials["outcome"] != "cancelled")].sort_values("block", kind="stable")
         failed = own["outcome"].ne("completed").to_numpy()
-        first = int(failed.argmax())
+        first = int(failed.argmax()) if len(failed) else 0
         if first and failed.sum() >= MIN_LATE_FAILURES and failed[first:].mean() >= MIN_LATE_SHARE:
             yield (
                 f"{display_name(name)} completed its first {first} trials, and {failed[first:].sum()} of the "

@@ -29,7 +29,7 @@ _COLUMNS = (
 
 def painting_table(groups: Sequence[Group]) -> Iterator[str]:
     """Yield the table as Markdown lines; nothing if no browser read an answer."""
-    shown = [group for group in groups if group.median("painted_ttft_s").n]
+    shown = [group for group in groups if group.median("painted_ttft_s").n or group.median("stop_painted_s").n]
     columns = [column for column in _COLUMNS if any(group.median(column[1]).n for group in shown)]
     if not shown:
         return
@@ -40,10 +40,10 @@ def painting_table(groups: Sequence[Group]) -> Iterator[str]:
     yield from formatting.markdown_table(["provider", "strategy", *(title for title, _, _ in columns)], rows, texts=2)
     yield ""
     yield (
-        "Medians over trials; delays are means over the characters of an answer. Strategy: from the arrival of a "
-        "character from the provider until it leaves the strategy; painting: from there, through the service, the wire "
-        "and the page, until the frame with it is presented; their sum is the delay to the screen. Without the "
-        "service's own times, painting counts from the arrival at the browser."
+        "Medians over completed trials, of Stop over stopped ones; delays are means over the characters of an answer. "
+        "Strategy: from the arrival of a character from the provider until it leaves the strategy; painting: from "
+        "there, through the service, the wire and the page, until the frame with it is presented; their sum is the "
+        "delay to the screen. Without the service's own times, painting counts from the arrival at the browser."
     )
 
 

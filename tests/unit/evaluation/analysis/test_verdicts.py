@@ -196,3 +196,10 @@ def test_provider_that_fails_from_some_trial_on_is_said_to_have_changed() -> Non
     assert notes == [
         "b completed its first 16 trials, and 8 of the 8 after them failed: something changed during the run."
     ]
+
+
+def test_run_whose_answers_were_all_stopped_has_no_late_failures() -> None:
+    """Cancelled trials count neither as completed nor as failed."""
+    run = draw_run(1, a=0.2)
+    stopped = Run(run.trials.assign(outcome="cancelled"), run.events, run.manifest)
+    assert not list(cautions.iter_cautions(stopped, summary.groups(stopped), verdicts.compare_providers(stopped)))

@@ -1,8 +1,12 @@
 """What a browser painted, in the report: a chart for each provider, and the error of the painted times."""
 
+import numpy as np
 import pandas as pd
 
-from evaluation.reports.painting import painting_charts, painting_error_lines
+from benchmarks._known_truth import Design, make_run
+from evaluation.analysis import summary
+from evaluation.reports.painting import painting_charts, painting_error_lines, painting_table
+from evaluation.tables import Run
 
 
 def make_trials() -> pd.DataFrame:
@@ -54,3 +58,12 @@ def test_error_measured_before_frame_rates_were_told_is_that_of_sixty() -> None:
 def test_fade_of_text_is_told_with_the_error() -> None:
     (line,) = [line for line in painting_error_lines({}, make_trials().assign(fade_in_s=0.3)) if "fades" in line]
     assert "over up to 300 ms" in line
+
+
+def test_time_of_stop_is_that_of_stopped_answers() -> None:
+    run = make_run(Design(4), {"a": np.full(4, 0.2)})
+    stopped = Run(run.trials.assign(outcome="cancelled", stop_painted_s=0.02), run.events, run.manifest)
+    head, _, row, *_ = painting_table(summary.groups(stopped))
+    assert head == "| provider | strategy | Stop to screen ms |"
+    assert row.startswith("| a |") and "| 20.0" in row
+    assert not list(painting_table(summary.groups(run)))
