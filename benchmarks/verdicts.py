@@ -1,6 +1,6 @@
 """What reports claim, on runs with a known truth: coverage, false alarms, power, traps and objectives.
 
-Run as `python -m benchmarks.verdicts`; it takes a minute or two. Every number comes from the report's own functions,
+Run as `python -m benchmarks.verdicts`; it takes about ten minutes. Every number comes from the report's own functions,
 with fixed seeds. The exit code is 1 if a promise of docs/guide/measuring.md is not kept.
 """
 

@@ -4,13 +4,14 @@ A failed trial meets no objective on a latency or a rate; cancelled ones are lef
 
 A verdict is met, missed or too few to tell, by one-sided 95 % bounds that are exact (Clopper and Pearson; for a
 percentile they are those of order statistics): an objective that the provider does not meet passes in at most 5 % of
-runs. An objective is about the prompts as they were asked, fresh and repeated alike. `max` is about this run's trials
-alone, so that it is never too few.
+runs. An objective is about the prompts as they were asked, fresh and repeated alike: a verdict says how few prompts
+were repeated, and where fresh ones alone do not meet it. `max` is about this run's trials alone, so that it is never
+too few.
 """
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from evaluation.analysis.distributions import lower_share_bound, t_quantile, upper_share_bound
@@ -37,7 +38,7 @@ class Verdict:
     """The verdict on an objective in one cell of `n` trials (or gaps), of which `value` is the observed statistic.
 
     `needed` is the number of trials that would decide, were the observed share the true one; None if none would. With
-    `value` None nothing was measured.
+    `value` None nothing was measured. `scope` says in words which trials the verdict holds for.
     """
 
     objective: Objective
@@ -47,6 +48,7 @@ class Verdict:
     value: float | None
     outcome: Outcome
     needed: int | None = None
+    scope: str = ""
 
     @property
     def met(self) -> bool:
@@ -63,13 +65,14 @@ class Verdict:
         return {
             "objective": self.objective.text, "provider": self.provider, "strategy": self.strategy, "n": self.n,
             "value": value, "outcome": self.outcome, "needed": self.needed,
+            **({"scope": self.scope} if self.scope else {}),
         }  # fmt: skip
 
     def __str__(self) -> str:
         objective, where = self.objective, f"{display_name(self.provider)} × {self.strategy}"
         if self.value is None:
             return f"{objective.text}: too few to tell, not measured ({where})"
-        measurement = f"{format_value(self.value, objective.unit)} ({where}, n = {self.n})"
+        measurement = f"{format_value(self.value, objective.unit)} ({where}, n = {self.n}{self.scope})"
         if self.met:
             return f"{objective.text}: met, {measurement}"
         if self.outcome == "missed":
@@ -121,7 +124,7 @@ def check_objectives(run: "Run", objectives: tuple[Objective, ...]) -> list[Verd
     return [
         _judge_gaps(objective, name, strategy, cell, gaps)
         if gaps is not None and objective.column == GAP_COLUMN
-        else _judge_trials(objective, name, strategy, _trial_values(objective, cell))
+        else _add_scope(_judge_trials(objective, name, strategy, _trial_values(objective, cell)), cell)
         for objective in objectives
         if objective.stat != "load"
         for (name, strategy), cell in cells
@@ -166,6 +169,18 @@ def _trial_values(objective: Objective, cell: "pd.DataFrame") -> list[float]:
     if not values[completed].notna().any() and completed.any():
         return []
     return [float(x) for x in values.where(completed, worst).dropna()]
+
+
+def _add_scope(verdict: Verdict, cell: "pd.DataFrame") -> Verdict:
+    """Return the verdict with how few prompts were repeated, and what fresh ones show where they alone miss it."""
+    objective, prompts = verdict.objective, cell["prompt_id"].nunique()
+    scope = f" of {prompts} prompt{'s' if prompts > 1 else ''}" if 0 < prompts < len(cell) else ""
+    fresh = cell[cell["fresh"].eq(True).fillna(False)]
+    if verdict.holds_here and objective.stat not in ("max", "share") and 0 < len(fresh) < len(cell):
+        values = sorted(_trial_values(objective, fresh))
+        if values and not objective.accepts(observed := _percentile_of(values, objective.percent)):
+            scope += f"; fresh prompts alone {format_value(observed, objective.unit)}"
+    return replace(verdict, scope=scope)
 
 
 def _judge_trials(objective: Objective, name: str, strategy: str, values: list[float]) -> Verdict:

@@ -71,7 +71,10 @@ def test_missed_objective_reports_margin_and_cell(tmp_path: Path) -> None:
     met, missed = check_slo(tmp_path, "ttft_max<=208ms,ttft_p50<160ms")
     assert met.met and met.value == pytest.approx(0.208) and met.n == 8
     assert missed.outcome == "missed" and missed.value == pytest.approx(0.2045)
-    assert str(missed) == "ttft_p50<160ms: missed by 44.5 ms (27.8 %): 204.5 ms (sim:a (simulated) × direct, n = 8)"
+    assert (
+        str(missed)
+        == "ttft_p50<160ms: missed by 44.5 ms (27.8 %): 204.5 ms (sim:a (simulated) × direct, n = 8 of 2 prompts)"
+    )
 
 
 @pytest.mark.parametrize(("text", "needed"), [("ttft_p95<800ms", 59), ("failed<0.5%", 598), ("ttft_p99<800ms", 299)])
@@ -160,3 +163,20 @@ def test_missed_objective_outweighs_one_with_too_few_answers(tmp_path: Path) -> 
 def test_objective_that_no_run_can_meet_or_miss_is_rejected(text: str) -> None:
     with pytest.raises(UsageError, match=r"cannot be met or missed \(use a share between 0% and 100%\)"):
         slo.parse_slo(text)
+
+
+def test_objective_that_only_repeated_prompts_meet_says_so() -> None:
+    design = Design(10, 20)
+    latency_s = np.where(np.arange(design.blocks) < 10, 0.8, 0.1)
+    run = make_run(design, {"a": latency_s})
+    (cached,) = slo_checks.check_objectives(run, slo.parse_slo("ttft_p90<500ms"))
+    assert cached.met and str(cached).endswith("n = 200 of 10 prompts; fresh prompts alone 800 ms)")
+    (fast,) = slo_checks.check_objectives(run, slo.parse_slo("ttft_p90<1s"))
+    assert fast.met and str(fast).endswith("n = 200 of 10 prompts)")
+
+
+def test_objective_on_prompts_asked_once_has_no_remark() -> None:
+    (verdict,) = slo_checks.check_objectives(
+        make_run(Design(60), {"a": np.full(60, 0.2)}), slo.parse_slo("ttft_p95<1s")
+    )
+    assert verdict.met and str(verdict).endswith("n = 60)") and "scope" not in verdict.as_dict()
