@@ -154,7 +154,7 @@ class BrowserBackend:
     def _response(self, call: TrialRequest, reading: _Reading) -> TimedResponse:
         trace, answer = reading.trace, reading.answer
         arrived = _on_our_clock(answer.events, trace.page_origin_s + reading.offset_s)
-        painted = painted_events(trace, reading.text, reading.offset_s)
+        painted = painted_events(trace, reading.text, reading.offset_s, is_preformatted=arrived is not None)
         recording = reading.recording
         until_s = painted[-1].at_s if painted else self._resources.clock()
         source, delivered = _select_ends(recording, arrived, painted, until_s)

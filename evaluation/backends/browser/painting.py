@@ -31,12 +31,13 @@ class PageFigures:
     frame_check_s: float | None
 
 
-def painted_events(trace: PageTrace, text: str, offset_s: float) -> list[TimedEvent]:
+def painted_events(trace: PageTrace, text: str, offset_s: float, *, is_preformatted: bool = False) -> list[TimedEvent]:
     """Return the answer's text as it was painted, one event for each frame with new text.
 
     A character counts as painted with the first frame that has it where it stays: a cursor at the end, a placeholder
     or marks of Markdown that the page takes away do not count. `text` is the text at the end, in the order of which
-    the events share it out. `offset_s` is added to the trace's timestamps. Raises UsageError when the page has replaced
+    the events share it out. White space around it is that of the page's markup, which nobody sees, unless the page is
+    preformatted. `offset_s` is added to the trace's timestamps. Raises UsageError when the page has replaced
     so much of its text that the rest says little of what a reader saw.
     """
     units_at_s: list[float | None] = []
@@ -52,7 +53,9 @@ def painted_events(trace: PageTrace, text: str, offset_s: float) -> list[TimedEv
             "its end (write a selector of text that only grows; lists that keep what is in view alone are not read)"
         )
     whole = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")  # half an emoji is one character
-    return list(_iter_painted(whole, units_at_s, offset_s))
+    if is_preformatted:
+        return list(_iter_painted(whole, units_at_s, offset_s))
+    return list(_iter_painted(whole.strip(), units_at_s[len(whole) - len(whole.lstrip()) :], offset_s))
 
 
 def _iter_painted(text: str, units_at_s: Sequence[float | None], offset_s: float) -> Iterator[TimedEvent]:

@@ -117,11 +117,25 @@ def test_pieces_of_one_frame_are_painted_together() -> None:
         (("a **b", "a b", "a b."), [(1.019, "a b"), (1.039, ".")]),
         (("1 s: a", "2 s: a", "2 s: ab"), [(1.019, "2 s: "), (1.029, "a"), (1.039, "b")]),
         (("c", "bc", "abc"), [(1.019, "a"), (1.029, "b"), (1.039, "c")]),
+        (("\n\n", "\na\n", "\na b\n"), [(1.029, "a"), (1.039, " b")]),
     ],
-    ids=["cursor", "placeholder", "Markdown drawn anew", "timer before the text", "added at the beginning"],
+    ids=[
+        "cursor",
+        "placeholder",
+        "Markdown drawn anew",
+        "timer before the text",
+        "added at the beginning",
+        "white space of markup",
+    ],
 )
 def test_text_is_painted_when_it_came_to_stay(texts: tuple[str, ...], painted: list[tuple[float, str]]) -> None:
     assert paint(*texts) == painted
+
+
+def test_white_space_before_a_preformatted_text_is_painted_with_it() -> None:
+    trace = parse(mark(1001, "text", chars=2, start=0, end=0), frame(1, 1002, 1003, 1010, "STATE_PRESENTED_ALL"))
+    (painted,) = painted_events(trace, " a", 0.0, is_preformatted=True)
+    assert painted.event == TextDelta(" a")
 
 
 def test_answer_that_the_page_takes_away_is_rejected() -> None:
