@@ -197,6 +197,8 @@ class VendorError:
         cls = self._class_by_code()
         if cls is None or cls in _VAGUE:
             cls = self._class_by_words(self.status or 400) or cls
+        if cls is None and self.status is None and _OVER_RATE.search(self.words.lower()):
+            cls = RateLimitError
         if cls is not None:
             return cls(message, http_status=self.status, retry_after_s=self.retry_delay_s)
         if self.status is not None:

@@ -7,6 +7,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from providers.decoding.vendor_errors import error_from_payload
 from providers.http.errors import ServiceLabels, error_from_response
 from providers.models.setting_rejections import SettingRejectedError
 
@@ -73,3 +74,16 @@ def test_account_without_access_is_not_called_a_wrong_key() -> None:
     assert error_from_response(LABELS, "m", 400, httpx2.Headers({}), body).message == (
         "X: access denied (400): This organization has been disabled"
     )
+
+
+@pytest.mark.parametrize(
+    ("words", "kind", "wait_s"),
+    [
+        ("Rate limit exceeded, please try again in 2.5s", "rate_limited", 2.5),
+        ("You have run out of credits. Purchase more.", "billing", None),
+        ("The upstream closed the connection", "server_error", None),
+    ],
+)
+def test_error_in_a_stream_without_code_is_recognised_by_its_words(words: str, kind: str, wait_s: float | None) -> None:
+    error = error_from_payload({"message": words})
+    assert (error.kind, error.retry_after_s) == (kind, wait_s)
