@@ -18,7 +18,7 @@ RowFactory = Callable[[], Awaitable[tuple[Trial, Iterable[EventRow]]]]
 STEP_EVENTS = 64
 """Events built and written before control returns to the event loop: about 0.2 ms of work."""
 SYNC_INTERVAL_S = 5.0
-"""Seconds between two calls of fsync, in a thread. One takes up to 0.5 s, in which writes to the file may block too.
+"""Seconds between two calls of fsync, in a thread. One takes up to 0.5 s, in which writes to the file would block too.
 A power cut loses the trials since the last call; a kill of the process loses none."""
 
 
@@ -59,7 +59,7 @@ class TrialWriter:
         """Begin to write a finished trial, whose rows `make` builds; trials are written one at a time.
 
         Wait for the task with `asyncio.shield`, so that writing goes on if the caller is cancelled, or for all with
-        `drain`. It does not wait for fsync, which would take long. It raises OSError when writing, or an earlier fsync,
+        `drain`. It waits while fsync runs, but not for its own. It raises OSError when writing, or an earlier fsync,
         has failed.
         """
         task = asyncio.create_task(self._write_trial(make, response))
@@ -109,9 +109,10 @@ class TrialWriter:
             with suppress(TimeoutError):
                 async with asyncio.timeout(SYNC_INTERVAL_S):
                     await self._ending.wait()
-            written = self._written
-            await self._disk.run_in_thread(self._journal.sync)
-            self._synced = written
+            async with self._turn:  # a write during fsync would block the event loop
+                written = self._written
+                await self._disk.run_in_thread(self._journal.sync)
+                self._synced = written
 
     async def _write_trace(self, path: Path, trial: Trial, response: TimedResponse) -> None:
         with path.open("w", encoding="utf-8") as file:
