@@ -56,8 +56,8 @@ def _main_replay(options: argparse.Namespace) -> int:
     manifest.create_run_folder(options.out)
     facts = replay.replay_run(new_run_id(), replay.read_recordings(paths), names, options.out)
     manifest.write(options.out, facts)
-    facts = output.print_results(options.out, plots=not options.no_plots)
-    failing = run.failing_providers(options.out, MAX_FAILURES, option="")
+    finished, facts = output.print_results(options.out, plots=not options.no_plots)
+    failing = run.failing_providers(finished, MAX_FAILURES, option="")
     output.print_json_line({**facts, "recordings": len(paths), "failing_providers": failing})
     return 1 if failing or not facts["completed"] else 0
 
@@ -140,7 +140,8 @@ def _write_text(file: Path, text: str) -> None:
 
 def _main_report(options: argparse.Namespace) -> int:
     manifest.require_run(options.folder)
-    output.print_json_line(output.print_results(options.folder, plots=not options.no_plots))
+    _, facts = output.print_results(options.folder, plots=not options.no_plots)
+    output.print_json_line(facts)
     return 0
 
 

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from itertools import starmap
 from numbers import Integral
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from evaluation import manifest
 from evaluation.journal_faults import find_journal_faults
@@ -16,6 +16,9 @@ from evaluation.runner.writer import TRACES
 from evaluation.schema import EVENTS_FILE, TRIALS_FILE
 from streaming.escaping import to_line
 from streaming.pipeline import explain_outcome
+
+if TYPE_CHECKING:
+    from evaluation.tables import Run
 
 
 def print_note(text: str) -> None:
@@ -37,8 +40,8 @@ def print_json_line(facts: Mapping[str, Any]) -> None:
         sys.stdout.write(json.dumps(facts) + "\n")
 
 
-def print_results(folder: Path, *, plots: bool) -> dict[str, Any]:
-    """Build the tables and the report, print the summary, and return the fields of the JSON line.
+def print_results(folder: Path, *, plots: bool) -> tuple["Run", dict[str, Any]]:
+    """Build the tables and the report, print the summary, and return the run and the fields of the JSON line.
 
     `failed` counts all trials that were not completed; `outcomes` counts them by outcome.
     """
@@ -64,7 +67,7 @@ def print_results(folder: Path, *, plots: bool) -> dict[str, Any]:
     completed = outcomes.get("completed", 0)
     written = (manifest.MANIFEST_FILE, TRIALS_FILE, EVENTS_FILE, SERVER_FILE, LEDGER_FILE, TRACES)
     names = (*written, *tables.TABLE_FILES, SERVER_TABLE, throughput.LEVELS_FILE, *markdown.REPORT_FILES)
-    return {
+    return made, {
         "folder": str(folder),
         "run_id": made.manifest.get("run_id"),
         "trials": len(made.trials),

@@ -2,13 +2,13 @@
 
 import argparse
 import asyncio
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine
 from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from evaluation import levels, manifest
 from evaluation.backends.service_process import UNLIMITED_LENGTHS, running_service
@@ -21,8 +21,6 @@ from evaluation.runner import resume
 from evaluation.runner.budget import COST_PROMISE, LEDGER_FILE, CostCeiling, read_ledger_total
 from evaluation.runner.resume import RunState
 from evaluation.runner.runner import RunSummary, new_run_id, run
-from evaluation.scenario import full_name
-from evaluation.schema import Trial, read_trials
 from evaluation.transports import IN_PROCESS
 from evaluation.workloads.bodies import TokenizerFinder
 from providers import ProviderRegistry
@@ -33,6 +31,9 @@ from providers.tokenizers import Tokenizer, offline_tokenizer
 from settings import Settings
 from streaming.errors import UsageError
 from streaming.precise_loop import run_on_precise_loop
+
+if TYPE_CHECKING:
+    from evaluation.tables import Run
 
 OUT_OF_BUDGET_EXIT_CODE = 3
 
@@ -49,7 +50,7 @@ def main_run(parsed: argparse.Namespace) -> int:
         return asyncio.run(_run_dry(options))
     assert options.out is not None
     summary = _run_alone(options, options.out)
-    facts = output.print_results(options.out, plots=options.plots)
+    finished, facts = output.print_results(options.out, plots=options.plots)
     kept = f"{summary.trials} of {summary.planned} trials are kept in {options.out}"
     if summary.interrupted:
         output.print_note(f"stopped: {kept}")
@@ -59,43 +60,36 @@ def main_run(parsed: argparse.Namespace) -> int:
         output.print_note(f"note: {summary.shortfall}")
     for name, reason in summary.ended_providers.items():
         output.print_note(f"{name}: its part of the run has ended: {reason} (--resume asks for what is left)")
-    failing = failing_providers(options.out, options.max_failures)
+    failing = failing_providers(finished, options.max_failures)
     facts |= {"interrupted": summary.interrupted, "out_of_budget": summary.out_of_budget}
     facts |= {"ended_providers": summary.ended_providers, "failing_providers": failing}
-    facts |= {"shortfall": summary.shortfall} | _check_slo(options.out, options)
+    facts |= {"shortfall": summary.shortfall} | _check_slo(finished, options)
     output.print_json_line(facts)
     return _exit_code(summary, facts)
 
 
-def failing_providers(folder: Path, limit: float, option: str = "--max-failures ") -> list[str]:
-    """Print each provider of which more trials failed than the limit, a share, and return their names."""
+def failing_providers(finished: "Run", limit: float, option: str = "--max-failures ") -> list[str]:
+    """Print each provider of which more trials failed than the limit, a share, and return their names.
+
+    Cancelled trials count neither as failed nor as completed.
+    """
     failing = []
-    for name, (failed, trials) in count_failures(read_trials(folder)).items():
-        if failed > limit * trials:
-            output.print_note(f"{name}: {failed} of {trials} trials failed, more than {option}{limit:.0%}")
-            failing.append(name)
+    counted = finished.trials[finished.trials["outcome"] != "cancelled"]
+    for name, outcomes in counted.groupby("name", sort=False, observed=True)["outcome"]:
+        failed = int(outcomes.ne("completed").sum())
+        if failed > limit * len(outcomes):
+            output.print_note(f"{name}: {failed} of {len(outcomes)} trials failed, more than {option}{limit:.0%}")
+            failing.append(str(name))
     return failing
 
 
-def count_failures(trials: Iterable[Trial]) -> dict[str, tuple[int, int]]:
-    """Return how many trials of each name failed, and how many there are; cancelled ones count as neither."""
-    counts: dict[str, tuple[int, int]] = {}
-    for trial in trials:
-        if trial.outcome != "cancelled":
-            name = trial.name or full_name(trial.provider, trial.model)
-            failed, seen = counts.get(name, (0, 0))
-            counts[name] = failed + (trial.outcome != "completed"), seen + 1
-    return counts
-
-
-def _check_slo(folder: Path, options: RunOptions) -> dict[str, Any]:
+def _check_slo(finished: "Run", options: RunOptions) -> dict[str, Any]:
     """Check a run against its objectives, print the missed ones to stderr, and return the `slo` field."""
     if not options.slo:
         return {}
-    from evaluation import tables
     from evaluation.analysis import slo_checks
 
-    result = slo_checks.check_objectives(tables.load(folder), options.slo)
+    result = slo_checks.check_objectives(finished, options.slo)
     return output.print_verdicts(result) if result else {}
 
 
