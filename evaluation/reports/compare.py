@@ -86,11 +86,20 @@ def _metrics_text(claims: list[MetricChange]) -> str:
 
 def _claim_text(change: MetricChange, escape: Escape) -> str:
     where, metric = _cell_text(change.cell, escape), formatting.metric_title(change.metric)
+    size = f"{metric} {_change_text(change)} ({change.n} {'pairs' if change.paired else 'trials, unpaired'})"
     if change.verdict in ("better", "worse"):
-        return f"{where}: B is {change.verdict} than A: {metric} {_change_text(change)} ({change.n} pairs)."
+        return f"{where}: B is {change.verdict} than A: {size}{_tail_text(change)}."
     if change.verdict == "equal":
-        return f"{where}: A and B are equal within the margin: {metric} {_change_text(change)} ({change.n} pairs)."
-    return f"{where}: {change.verdict}: {metric} {_change_text(change)} ({change.n} pairs){_power_text(change)}."
+        return f"{where}: A and B are equal within the margin: {size}."
+    return f"{where}: {change.verdict}: {size}{_power_text(change)}."
+
+
+def _tail_text(change: MetricChange) -> str:
+    if change.ratio is None or not change.ratio.rests_on_few_pairs:
+        return ""
+    return (
+        f"; some slow trials make it: in the median pair it is {formatting.format_percent(change.ratio.median_ratio)}"
+    )
 
 
 def _power_text(change: MetricChange) -> str:
@@ -102,7 +111,9 @@ def _power_text(change: MetricChange) -> str:
     seen = change.ratio.smallest_effect(change.comparisons)
     more = change.ratio.more_prompts(change.comparisons)
     text = "" if seen is None else f"; a difference of {format_share(seen)} would be found in 80 % of cases"
-    return text + (f", for 10 % {more} more pairs are needed" if text and more else "")
+    return text + (
+        f", for 10 % {more} more {'pairs' if change.paired else 'prompts'} are needed" if text and more else ""
+    )
 
 
 def _cell_text(cell: CellKey, escape: Escape) -> str:

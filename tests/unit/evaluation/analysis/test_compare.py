@@ -6,9 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from benchmarks._known_truth import Design, make_run
 from evaluation import tables
 from evaluation.__main__ import main
 from evaluation.analysis import compare
@@ -212,3 +214,18 @@ def test_runs_answered_by_others_say_so(tmp_path: Path) -> None:
     clause = "served model of sim:a: m-1 at DeepInfra in A, m-1 at Novita in B"
     assert compare_folders(a, b).differences == [clause]
     assert f"Not alike: {clause}." in list(reports_compare.comparison_notes(compare_folders(a, b), to_line))
+
+
+def test_claim_of_few_slow_trials_says_so() -> None:
+    design, noise = Design(24), np.exp(np.random.default_rng(10).normal(0, 0.02, 24))
+    even, tailed = np.ones(24), noise * np.where(np.arange(24) % 4 == 1, 8, 1)
+    first, second = (make_run(design, {"a": 0.3 * values}) for values in (even, tailed))
+    notes = list(reports_compare.comparison_notes(compare.compare(first, second), to_line))
+    assert "B is worse than A" in notes[0] and "; some slow trials make it: in the median pair it is " in notes[0]
+
+
+def test_claim_without_common_prompts_is_said_to_be_unpaired() -> None:
+    first, second = make_run(Design(8), {"a": np.full(8, 0.2)}), make_run(Design(8), {"a": np.full(8, 0.4)})
+    others = second.trials.assign(prompt_id="other-" + second.trials["prompt_id"])
+    notes = list(reports_compare.comparison_notes(compare.compare(first, replace(second, trials=others)), to_line))
+    assert "(8 trials, unpaired)" in notes[0] and "pairs" not in notes[0]
