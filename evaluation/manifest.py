@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -50,6 +51,11 @@ def lock_run(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def default_run_folder(kind: str) -> Path:
+    """Return the path of a new run's folder, where none is named: `out/KIND-TIME`, in UTC."""
+    return Path("out", f"{kind}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
 
 
 def create_run_folder(folder: Path) -> None:

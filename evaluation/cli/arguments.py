@@ -219,7 +219,7 @@ def _add_output_options(add: Callable[..., object]) -> None:
     add("--resume", action="store_true", help="continue the run in DIR; it may have more prompts or repeats now")
     add("--retry-failed", action="store_true", help="with --resume: ask again what was not completed")
     add("--no-plots", dest="plots", action="store_false", help="only the tables and report.md")
-    add("--out", type=Path, metavar="DIR", help="a new or an empty folder")
+    add("--out", type=Path, metavar="DIR", help="a new or an empty folder (out/run-TIME)")
 
 
 def parse_run_options(parsed: argparse.Namespace) -> RunOptions:
@@ -234,8 +234,8 @@ def parse_run_options(parsed: argparse.Namespace) -> RunOptions:
         raise UsageError("--providers: missing (set it, or providers in a scenario file)")
     if result.retry_failed and not result.resume:
         raise UsageError("--retry-failed: needs --resume (it asks again what a run in DIR did not complete)")
-    if result.out is None and not result.dry_run:
-        raise UsageError("--out: missing (name a new or an empty folder)")
+    if result.out is None and result.resume:
+        raise UsageError("--out: missing (name the folder of the run that --resume continues)")
     try:
         planned = _build_scenario(result)
     except InvalidScenarioError as misfit:

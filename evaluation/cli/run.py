@@ -48,10 +48,12 @@ def main_run(parsed: argparse.Namespace) -> int:
         output.print_note(f"note: {unused}")
     if options.dry_run:
         return asyncio.run(_run_dry(options))
-    assert options.out is not None
-    summary = _run_alone(options, options.out)
-    finished, facts = output.print_results(options.out, plots=options.plots)
-    kept = f"{summary.trials} of {summary.planned} trials are kept in {options.out}"
+    folder = options.out or manifest.default_run_folder("run")
+    if options.out is None:
+        output.print_note(f"note: --out: not set, so the results are written to {folder}")
+    summary = _run_alone(options, folder)
+    finished, facts = output.print_results(folder, plots=options.plots)
+    kept = f"{summary.trials} of {summary.planned} trials are kept in {folder}"
     if summary.interrupted:
         output.print_note(f"stopped: {kept}")
     if summary.out_of_budget:

@@ -4,7 +4,6 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -272,7 +271,7 @@ def _locust_options(options: argparse.Namespace, users: int) -> LocustOptions:
 
 def _create_folder(requested: Path | None, kind: str) -> Path:
     """Create and return the folder `requested`, which must be new or empty, or one named after the current time."""
-    folder: Path = requested or Path("out", f"{kind}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
+    folder: Path = requested or manifest.default_run_folder(kind)
     manifest.create_run_folder(folder)
     return folder
 

@@ -77,11 +77,23 @@ def test_unknown_command_or_missing_arguments_exit_with_2(
 
 
 @pytest.mark.parametrize(
-    ("options", "words"), [("", "--providers: missing"), ("--providers sim:steady", "--out: missing")]
+    ("options", "words"), [("", "--providers: missing"), ("--providers sim:steady --resume", "--out: missing")]
 )
 def test_missing_required_option_is_named(options: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", *options.split()]) == 2
     assert words in capsys.readouterr().err
+
+
+def test_run_without_a_folder_gets_one_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "prompts.jsonl").write_text('{"id": "mine", "prompt": "Why?"}\n')
+    options = "run --providers sim:steady --prompts prompts.jsonl --max-tokens 2 --no-warm-up --no-plots"
+    assert main(options.split()) == 0
+    (folder,) = (tmp_path / "out").iterdir()
+    assert folder.name.startswith("run-") and len(evaluation.load(folder).trials) == 1
+    assert f"the results are written to {folder.relative_to(tmp_path)}" in capsys.readouterr().err
 
 
 def test_command_line_options_reach_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
