@@ -52,6 +52,8 @@ class RunningService:
                     _, writer = await asyncio.open_connection("127.0.0.1", self.port)
                 except ConnectionRefusedError:
                     return
+                except ConnectionResetError:  # it was closed in this moment
+                    continue
                 writer.transport.abort()
                 await asyncio.sleep(0.02)
 
