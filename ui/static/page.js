@@ -15,6 +15,8 @@
       title.setAttribute("aria-expanded", String(title.parentElement.querySelector(".content, .content-preview") !== null));
   };
   for (const kind of ["click", "keyup"]) document.addEventListener(kind, () => requestAnimationFrame(tellExpanded));
+  // On a busy machine Gradio opens the settings only after that frame, and adds or removes no element.
+  new MutationObserver(tellExpanded).observe(find("#sg-settings"), { attributeFilter: ["class"] });
 
   // Stop appears once the service has received the request. An Escape right after sending, before that, is deferred.
   const asks = '#sg-message button.submit-button, #sg-compare-ask, #sg-run, #sg-chat button[aria-label="Retry"]';
