@@ -34,7 +34,7 @@ from evaluation.runner.trial import (
     describe_outcome,
     prepare,
     prepare_trial,
-    run_trial,
+    trial_request,
     trial_rows,
     warm_up,
 )
@@ -47,6 +47,8 @@ from streaming.errors import UsageError
 from streaming.os_limits import raise_fd_limit
 from streaming.retry import RetryPolicy
 
+BUILD_AHEAD_S = 0.05
+"""How long before it is due a request of the open loop is built, so that several can be sent at the same time."""
 TICK_INTERVAL_S = 5.0
 REST_INTERVAL_S = 1.0
 """Seconds between two updates of the progress while a provider rests."""
@@ -261,7 +263,7 @@ class _TrialRunner:
                     self.context.access.cost_model(trial.provider), self.context.scenario, trial
                 )
                 if await self._reserve(what, quoted, trial.provider):
-                    await self._send(what, run_trial(self.context, trial))
+                    await self._send(what, self.context.sender.send(trial_request(self.context, trial)))
 
         if planned:
             self.progress.set_stage("filling the caches")
@@ -297,10 +299,11 @@ class _TrialRunner:
         scenario, firsts = self.context.scenario, [turns[0] for turns in conversations]
         offsets_s = trace_offsets_s(firsts) if scenario.trace else arrival_offsets_s(scenario, len(firsts))
         for offset_s, turns in zip(offsets_s, conversations, strict=True):
-            await asyncio.sleep(max(first_s + offset_s - self.context.clock(), 0.0))
+            due_s = first_s + offset_s
+            await asyncio.sleep(max(due_s - BUILD_AHEAD_S - self.context.clock(), 0.0))
             if not await self._reserve_trial(turns[0]):
                 return
-            trials.create_task(self._run_turns(turns, first_s + offset_s, trials))
+            trials.create_task(self._run_turns(turns, due_s, trials))
 
     async def _run_turns(self, turns: tuple[PlannedTrial, ...], intended_s: float, trials: asyncio.TaskGroup) -> None:
         """Run the turns of a conversation one after another until one is not completed; the first is reserved."""
@@ -314,7 +317,6 @@ class _TrialRunner:
                 for _ in later[place:]:
                     self.progress.on_skip()
                 return
-            await asyncio.sleep(max(due_s - self.context.clock(), 0.0))
             if not await self._reserve_trial(planned):
                 return
             response = await self._run_one(planned, due_s, conversation, trials)
@@ -322,12 +324,14 @@ class _TrialRunner:
     async def _run_one(
         self, planned: PlannedTrial, intended_s: float, conversation: Conversation | None, trials: asyncio.TaskGroup
     ) -> TimedResponse | None:
-        """Send a trial's request and return the response; it is written meanwhile, and delays no next request."""
+        """Send a trial's request when it is due, and return the response; writing it delays no other request."""
+        call = trial_request(self.context, planned, conversation)
+        if (wait_s := intended_s - self.context.clock()) > 0:
+            await asyncio.sleep(wait_s)
         self.load.on_start(intended_s, planned.provider)
         self.progress.on_start()
         try:
-            sending = run_trial(self.context, planned, conversation)
-            response = await self._send(self.context.trial_id(planned), sending)
+            response = await self._send(self.context.trial_id(planned), self.context.sender.send(call))
         finally:
             self.load.on_end(planned.provider)
         if response is None:

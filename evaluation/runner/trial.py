@@ -205,16 +205,6 @@ class TrialContext:
         return self.trial_id(planned) if self.scenario.nonce == "trial" else self.run_id
 
 
-async def run_trial(
-    context: TrialContext, planned: PlannedTrial, conversation: Conversation | None = None
-) -> TimedResponse:
-    """Send a trial's request and return the timed response. Failed answers are returned, not raised.
-
-    Raises ProviderEndedError when the provider's part of the run has ended.
-    """
-    return await context.sender.send(trial_request(context, planned, conversation))
-
-
 async def trial_rows(
     context: TrialContext,
     planned: PlannedTrial,

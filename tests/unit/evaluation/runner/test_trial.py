@@ -15,7 +15,7 @@ from evaluation.runner.trial import (
     TrialContext,
     TrialSender,
     describe_outcome,
-    run_trial,
+    trial_request,
     trial_rows,
     warm_up,
 )
@@ -88,7 +88,9 @@ def measure_trial(
     async def main() -> tuple[Trial, list[EventRow]]:
         async with open_context(scenario, access) as context:
             planned = PlannedTrial(7, 2, 1, PROMPT, provider, strategy)
-            trial, events = await trial_rows(context, planned, await run_trial(context, planned))
+            trial, events = await trial_rows(
+                context, planned, await context.sender.send(trial_request(context, planned))
+            )
             return trial, list(events)
 
     return *run_on_virtual_time(main(), start_s=1000.0), access
@@ -111,7 +113,7 @@ def test_rows_of_a_trial_are_computed_in_steps_between_which_the_event_loop_runs
             Scenario(("sim:steady",), ("direct",), (PROMPT,)), FakeAccess(SteadyAdapter())
         ) as context:
             planned = PlannedTrial(7, 2, 1, PROMPT, "sim:steady", "direct")
-            response = await run_trial(context, planned)
+            response = await context.sender.send(trial_request(context, planned))
             turns = 0
 
             async def count() -> None:
@@ -211,7 +213,9 @@ def test_cancelled_trial_closes_provider_stream() -> None:
     async def main() -> None:
         scenario = Scenario(("a",), ("direct",), (PROMPT,))
         async with open_context(scenario, FakeAccess(EndlessAdapter())) as context:
-            task = asyncio.create_task(run_trial(context, PlannedTrial(1, 1, 1, PROMPT, "a", "direct")))
+            task = asyncio.create_task(
+                context.sender.send(trial_request(context, PlannedTrial(1, 1, 1, PROMPT, "a", "direct")))
+            )
             await asyncio.sleep(5)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
