@@ -148,7 +148,7 @@ def test_browser_reports_what_it_has_drawn_while_only_text_and_figures_change(ch
 
 def test_stop_of_one_of_four_direct_columns_does_not_queue_behind_the_others(chat: ChatPage) -> None:
     compare = ComparePage.open(chat)
-    compare.tab.get_by_label("Max tokens").fill("4000")
+    compare.tab.get_by_label("Max tokens").fill("12000")
     compare.set_count(4)
     for number in range(4):
         compare.choose(number, page_weight.PROVIDER, strategy="direct")

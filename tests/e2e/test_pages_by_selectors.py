@@ -22,7 +22,7 @@ from streaming.events import TextDelta
 from streaming.messages import ChatRequest, Message
 
 CALL = TrialRequest("sim:steady", "direct", "browser:custom", ChatRequest((Message("user", "Why?"),)))
-TIMEOUTS = PageTimeouts(element_s=2.0, first_text_s=2.0, quiet_s=1.5)
+TIMEOUTS = PageTimeouts(element_s=6.0, first_text_s=4.0, quiet_s=1.5)
 SELECTORS = {"box": "#box", "answer": ".answer", "send": "#send"}
 AFTER_FRAMES = """
   () => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done, 200))))"""
@@ -242,7 +242,7 @@ def test_fade_of_letters_is_measured_and_a_blinking_cursor_is_none(
             "--page-answer: '.answer' has no text, .* shadow root",
         ),
         (page(draw_steps([f"line {line} " * 30 for line in range(9)])), {}, "--page-answer: the page took away"),
-        (page(""), {}, r"the page: no text in '.answer' within 2 s \(check --page-answer\)"),
+        (page(""), {}, r"the page: no text in '.answer' within 4 s \(check --page-answer\)"),
         (
             page('root.innerHTML = "<p class=answer>word</p>";', before=SHADOW),
             {},

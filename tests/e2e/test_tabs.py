@@ -9,6 +9,7 @@ from playwright.sync_api import expect
 
 from streaming.retry import State
 from tests.e2e.chat_page import ChatPage, choose_sample_run
+from tests.e2e.compare_page import ComparePage
 from tests.e2e.service import ServiceUnderTest
 from tests.unit.ui.results.result_fixtures import TABLES, copy_sample
 from ui import strings
@@ -44,9 +45,10 @@ def test_comparison_of_two_answers_shows_table_charts_and_vote(chat: ChatPage) -
 
 
 def test_column_stop_button_stops_only_its_column(chat: ChatPage) -> None:
-    tab = chat.open_tab("Compare")
-    tab.get_by_label("1. Provider").click()
-    chat.page.get_by_role("option", name="Simulated: slow-start", exact=True).click()
+    compare = ComparePage.open(chat)
+    compare.choose(0, "vLLM", "fault-stall")  # it does not end by itself
+    compare.choose(1, "Simulated: steady")
+    tab = compare.tab
     tab.get_by_role("button", name="Send").click()
     first = tab.locator("#sg-column-0")
     first.get_by_role("button", name="Stop", exact=True).click()
