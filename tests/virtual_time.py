@@ -3,7 +3,7 @@
 import asyncio
 import math
 import selectors
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -55,3 +55,19 @@ def run_on_virtual_time(main: Coroutine[Any, Any, T], *, start_s: float = 0.0) -
 def loop_clock() -> Callable[[], float]:
     """Return the running loop's clock, for the code under test."""
     return asyncio.get_running_loop().time
+
+
+async def count_loop_turns(work: Awaitable[object]) -> int:
+    """Do the work, and return how often the event loop ran another task meanwhile."""
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.create_task(count())
+    await work
+    counting.cancel()
+    return turns

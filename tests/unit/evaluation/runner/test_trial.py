@@ -29,7 +29,7 @@ from streaming.meter import CostModel
 from streaming.retry import RetryPolicy
 from streaming.session import Route, Session
 from tests.scripted_adapter import InProcessAdapter
-from tests.virtual_time import loop_clock, run_on_virtual_time
+from tests.virtual_time import count_loop_turns, loop_clock, run_on_virtual_time
 
 PROMPT = Prompt("p", "Why?")
 
@@ -114,18 +114,7 @@ def test_rows_of_a_trial_are_computed_in_steps_between_which_the_event_loop_runs
         ) as context:
             planned = PlannedTrial(7, 2, 1, PROMPT, "sim:steady", "direct")
             response = await context.sender.send(trial_request(context, planned))
-            turns = 0
-
-            async def count() -> None:
-                nonlocal turns
-                while True:
-                    turns += 1
-                    await asyncio.sleep(0)
-
-            counting = asyncio.create_task(count())
-            await trial_rows(context, planned, response)
-            counting.cancel()
-            return turns
+            return await count_loop_turns(trial_rows(context, planned, response))
 
     assert run_on_virtual_time(main()) >= len(METRICS) // STEP_METRICS
 

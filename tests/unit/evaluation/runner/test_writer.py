@@ -15,7 +15,7 @@ from evaluation.schema import EventRow, Journal, Trial, read_events, read_trials
 from streaming.events import Finish, TextDelta, TimedEvent, Usage
 from streaming.trace import loads
 from tests.unit.evaluation import factories
-from tests.virtual_time import run_on_virtual_time
+from tests.virtual_time import count_loop_turns, run_on_virtual_time
 
 FIRST, SECOND, *_ = plan(factories.make_scenario())
 SOURCE = [TimedEvent(5.0 + 0.1 * n, TextDelta("höh\n")) for n in range(40)] + [TimedEvent(9.0, Finish("stop"))]
@@ -57,19 +57,8 @@ def test_concurrent_trials_are_written_without_mixing_events(tmp_path: Path) -> 
 
 def test_writing_a_trial_yields_to_event_loop(tmp_path: Path) -> None:
     async def main() -> int:
-        turns = 0
-
-        async def count() -> None:
-            nonlocal turns
-            while True:
-                turns += 1
-                await asyncio.sleep(0)
-
-        counting = asyncio.create_task(count())
         with Journal(tmp_path) as journal:
-            await TrialWriter(tmp_path, journal).write(row_factory(0), RESPONSE)
-        counting.cancel()
-        return turns
+            return await count_loop_turns(TrialWriter(tmp_path, journal).write(row_factory(0), RESPONSE))
 
     assert asyncio.run(main()) >= len(GAPS) // STEP_EVENTS
 
