@@ -123,12 +123,14 @@ class ChatHandlers:
 
         The conversation is kept until the next one is cleared, so that `undo_clear` can bring it back.
         """
-        slot = self._get_session(request).slot(SLOT)
-        if history:
-            slot.cleared = history
+        slot, answer = self._get_session(request).slot(SLOT), self._answers.find(conversation)
+        # While a question is asked again, the service's own copy is without it.
+        whole = history if answer is None else [*answer.asked_messages(), *answer.answer_messages()]
+        if whole:
+            slot.cleared = mark_cut(whole) if is_unfinished(whole) else whole
         self._answers.forget(conversation)
         await slot.reset()
-        return *_empty_page_update(), gr.update(visible=True if slot.cleared else HIDDEN_IN_DOM)
+        return _cleared_page_update(slot)
 
     def undo_clear(self, request: gr.Request) -> tuple[Any, ...]:
         """Return the conversation that was cleared last, twice: for the page and for the service's own copy."""
@@ -147,7 +149,8 @@ class ChatHandlers:
 
         The browser may draw an update that was in transit when `clear` was called after the empty page.
         """
-        slot, empty = self._get_session(request).slot(SLOT), _empty_page_update()
+        slot = self._get_session(request).slot(SLOT)
+        empty = _cleared_page_update(slot)
         return empty if slot.last_request_conversation != slot.conversation else (gr.skip(),) * len(empty)
 
     async def unload(self, request: gr.Request) -> None:
@@ -276,6 +279,11 @@ def _empty_page_update() -> tuple[Any, ...]:
     hidden = gr.update(visible=HIDDEN_IN_DOM)
     strip, figures = stage_strip.strip_html([], strings.IDLE, kind="start"), stage_strip.figures_html(None)
     return [], [], strip, strings.IDLE, figures, _box_update(answering=False), hidden, hidden
+
+
+def _cleared_page_update(slot: AnswerSlot) -> tuple[Any, ...]:
+    """Return an update to the empty page with the button that undoes the clear, if there was something to clear."""
+    return *_empty_page_update(), gr.update(visible=True if slot.cleared else HIDDEN_IN_DOM)
 
 
 def _box_update(*, answering: bool) -> Any:

@@ -88,7 +88,7 @@ def _add_clearing(
     interface.chatbot.clear(chat.clear, [interface.chatbot_state, conversation], cleared, cancels=cancelled, **at_once)
     interface.chatbot.undo(chat.forget_answer, conversation, None, **at_once)
     for answered in interface.answered:
-        answered.then(chat.discard_stale_update, None, emptied, **at_once)
+        answered.then(chat.discard_stale_update, None, cleared, **at_once)
     line.undo.click(chat.undo_clear, None, [interface.chatbot, interface.chatbot_state, line.undo], **at_once)
 
 

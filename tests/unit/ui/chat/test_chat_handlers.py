@@ -344,7 +344,7 @@ def test_answer_of_cleared_conversation_is_not_shown() -> None:
         page = ChatPageDriver(adapter)
         asking = asyncio.create_task(page.frames())
         await asyncio.sleep(1.7)
-        emptied = (await page.chat.clear([], CONVERSATION, page.request))[:-1]
+        emptied = await page.chat.clear([], CONVERSATION, page.request)
         frames, settled = await asking, page.chat.discard_stale_update(page.request)
         assert page.chat.current_history([{"role": "user"}], page.request) == []
         await page.frames()
@@ -357,6 +357,24 @@ def test_answer_of_cleared_conversation_is_not_shown() -> None:
     assert closed_s == [1.7]
     assert not any("Stopped" in str(frame) for frame in frames)
     assert emptied[:2] == ([], []) and strings.IDLE in emptied[2]
+
+
+def test_clear_of_running_answer_can_be_undone_and_leaves_it_cut() -> None:
+    """While a first question is asked, or any is asked again, the service's own copy is without it."""
+
+    async def main() -> tuple[Any, Any, Any]:
+        page = ChatPageDriver(SlowAdapter())
+        asking = asyncio.create_task(page.frames())
+        await asyncio.sleep(1.7)
+        *_, undo = await page.chat.clear([], CONVERSATION, page.request)
+        await asking
+        *_, stale = page.chat.discard_stale_update(page.request)
+        return undo, stale, page.chat.undo_clear(page.request)
+
+    undo, stale, (shown, kept, _) = run_on_virtual_time(main())
+    assert undo == stale == gr.update(visible=True)
+    assert shown == kept and [turn["role"] for turn in shown][0] == "user"
+    assert shown[-1]["metadata"]["title"] == strings.OUTCOMES["truncated"]
 
 
 def test_new_question_stops_previous_answer() -> None:
