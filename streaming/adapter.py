@@ -7,7 +7,7 @@ from typing import Protocol
 
 from streaming.errors import StreamError
 from streaming.events import Event, TimedEvent
-from streaming.http.timed_exchange import TimedExchange
+from streaming.http.timed_exchange import Gate, TimedExchange
 from streaming.http.timestamped_sockets import TimestampingSelector
 from streaming.messages import ChatRequest
 
@@ -52,9 +52,10 @@ class TimedAnswer:
 class PreparedRequest(Protocol):
     """A request as bytes, which can be sent any number of times, also concurrently, over timestamped sockets."""
 
-    async def send(self, sockets: TimestampingSelector, request_id: str) -> TimedAnswer:
+    async def send(self, sockets: TimestampingSelector, request_id: str, gate: Gate | None = None) -> TimedAnswer:
         """Send the request with this `X-Client-Request-Id` and return its answer, read and decoded to its end.
 
+        The connection is opened at once, and the request is sent when `gate` returns.
         Failures of the answer are its last event and never raised. Cancelling closes the connection at once.
         """
 

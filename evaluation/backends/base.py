@@ -18,7 +18,7 @@ from streaming.errors import StreamError, UsageError
 from streaming.events import Failed, Finish, TimedEvent, Usage, dropped_settings_of, notices_of, text_of
 from streaming.http.idle_connections import KeepAliveSelector
 from streaming.http.proxies import proxy_for
-from streaming.http.timed_exchange import TimedExchange
+from streaming.http.timed_exchange import Gate, TimedExchange
 from streaming.http.timestamped_sockets import TimestampingSelector
 from streaming.messages import ChatRequest
 from streaming.meter import CostModel, Meter
@@ -64,7 +64,8 @@ class Instrument:
     """How one response was timed, as columns of its row; None is not known or does not apply.
 
     `stamp_source` is `kernel`, `callback` (this process, when it read the bytes), `in-process` (the pipeline),
-    `service` (the service's pipeline) or `browser`.
+    `service` (the service's pipeline) or `browser`. `connected_s` is no column: when the connection was open, on the
+    clock of the timestamps.
     """
 
     stamp_source: str | None = None
@@ -73,6 +74,7 @@ class Instrument:
     merged_reads: int | None = None
     loop_lag_max_s: float | None = None
     peer_address: str | None = None
+    connected_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,10 @@ class TimedResponse:
         return cls(stamps, "failed", Usage(), ending, Instrument())
 
 
+class RequestHeldError(Exception):
+    """Raised by a gate that does not let its request through; the request has not been sent."""
+
+
 class Backend(Protocol):
     """A way to send the requests of trials and to time their responses.
 
@@ -119,10 +125,11 @@ class Backend(Protocol):
         Raises StreamError or UsageError when the call can be sent in no way: the error is the outcome of its trials.
         """
 
-    async def send(self, call: TrialRequest) -> TimedResponse:
+    async def send(self, call: TrialRequest, gate: Gate | None = None) -> TimedResponse:
         """Send a prepared call once, under any request id, and return its timed response.
 
-        A failure of the answer is part of the response and never raised. Cancelling ends the provider's work.
+        The request is sent when `gate` returns; what it needs, such as a connection, is opened before. A failure of the
+        answer is part of the response and never raised. Cancelling ends the provider's work.
         """
 
 
@@ -191,6 +198,8 @@ class RunResources:
         self._service = service
         self._sockets: TimestampingSelector | None = None
         self._lag: LoopLagMonitor | None = None
+        self.slowest_connect_s = 0.0
+        """The longest time that it took to open a connection so far."""
 
     @property
     def service(self) -> ServiceTarget:
@@ -211,6 +220,10 @@ class RunResources:
         if self._lag is None:
             self._lag = LoopLagMonitor()
         return self._lag
+
+    def note_connect(self, connect_s: float | None) -> None:
+        """Take the time that it took to open a connection into account, in seconds."""
+        self.slowest_connect_s = max(self.slowest_connect_s, connect_s or 0.0)
 
     def lag_since(self, mark: int) -> float:
         """Return the event loop's worst lag since a mark of `lag`, in seconds, as a column."""
@@ -235,11 +248,12 @@ def instrument_of(answer: TimedAnswer, lag_s: float) -> Instrument:
     failed = outcome_of(terminal, has_text=True) == "failed"
     return Instrument(
         stamp_source=None if exchange.connected_s is None else exchange.timestamp_source,
-        connect_s=None if exchange.reused else elapsed_s(exchange.begun_s, exchange.connected_s),
+        connect_s=elapsed_s(0.0, exchange.connect_s),
         headers_s=None if failed else elapsed_s(exchange.sent_s, exchange.headers_s),
         merged_reads=exchange.merged_reads,
         loop_lag_max_s=lag_s,
         peer_address=exchange.peer_address,
+        connected_s=exchange.connected_s,
     )
 
 

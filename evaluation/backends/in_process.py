@@ -5,6 +5,7 @@ from contextlib import aclosing
 from evaluation.backends.base import Instrument, RunResources, TimedResponse, Timing, TrialRequest
 from evaluation.metrics.trial_metrics import TimedEvents, outcome_columns
 from streaming import pipeline, strategies
+from streaming.http.timed_exchange import Gate
 from streaming.retry import NO_RETRY
 from streaming.trace import Probe
 
@@ -20,11 +21,13 @@ class InProcessBackend:
     async def prepare(self, call: TrialRequest) -> None:
         """Do nothing: the session builds each request when it sends it."""
 
-    async def send(self, call: TrialRequest) -> TimedResponse:
+    async def send(self, call: TrialRequest, gate: Gate | None = None) -> TimedResponse:
         """Run one answer to its end, without retries: they are the run's."""
         resources = self._resources
         session = resources.access.new_session([call.provider], clock=resources.clock, policy=NO_RETRY)
         strategy, mark = strategies.parse(call.strategy).build(), resources.lag.mark()
+        if gate is not None:
+            await gate()
         probe = Probe(resources.clock)
         answer = pipeline.stream_answer(
             call.request,

@@ -6,14 +6,15 @@ from dataclasses import replace
 from typing import Any
 
 from evaluation.backends import interference
-from evaluation.backends.base import Backend, RunResources, TimedResponse, TrialRequest
+from evaluation.backends.base import Backend, RequestHeldError, RunResources, TimedResponse, TrialRequest
 from evaluation.backends.browser.backend import BrowserBackend
 from evaluation.backends.in_process import InProcessBackend
 from evaluation.backends.service import ServiceHTTPBackend, ServiceWebSocketBackend
 from evaluation.backends.vendor_http import VendorBackend
 from evaluation.scenario import transport_name
 from evaluation.transports import BROWSER, IN_PROCESS, transport_kind
-from streaming.clock import utc_now
+from streaming.clock import Clock, utc_now
+from streaming.http.timed_exchange import Gate
 from streaming.os_limits import realtime_priority
 
 BackendFactory = Callable[[RunResources], Backend]
@@ -28,7 +29,27 @@ BACKENDS: dict[str, tuple[BackendFactory, ...]] = {
 """The backends of each transport of `evaluation.transports`. The first that can prepare a request sends it."""
 
 
+MIN_LEAD_S = 0.05
+MAX_LEAD_S = 2.0
 _BUSY = frozenset(("pipeline", "browser"))
+
+
+class _Start:
+    """The start of one request, which waits for its gate once.
+
+    `at` is its date and time in UTC, `at_s` that on the run's clock.
+    """
+
+    def __init__(self, gate: Gate | None, clock: Clock) -> None:
+        self.at, self.at_s = utc_now(), clock()
+        self.gate = None if gate is None else self.wait
+        self._gate, self._clock = gate, clock
+
+    async def wait(self) -> None:
+        """Return when the gate has."""
+        if self._gate is not None:
+            await self._gate()
+            self.at, self.at_s, self._gate = utc_now(), self._clock(), None
 
 
 class RunBackends:
@@ -49,23 +70,37 @@ class RunBackends:
         """Prepare a request under any request id. A failure is the outcome of its trials."""
         await self._prepare(call, call.key)
 
-    async def send(self, call: TrialRequest) -> TimedResponse:
-        """Send one request and return the response. Any exception, even from a defect, becomes its outcome."""
-        key = call.key
+    @property
+    def lead_s(self) -> float:
+        """How long before a request is due to call `send`, in seconds: enough to open its connection, and no longer.
+
+        A server may reserve a thread for each connection.
+        """
+        return min(MIN_LEAD_S + 2 * self._resources.slowest_connect_s, MAX_LEAD_S)
+
+    async def send(self, call: TrialRequest, gate: Gate | None = None) -> TimedResponse:
+        """Send one request when `gate` returns, and return the response.
+
+        Any exception, even from a defect, becomes its outcome. Raises RequestHeldError if the gate does.
+        """
+        key, start = call.key, _Start(gate, self._resources.clock)
         await self._prepare(call, key)
-        started_at, called_s = utc_now(), self._resources.clock()
         error = self._errors.get(key)
         if error is None:
             try:
-                response = await self._chosen[key].send(call)
+                response = await self._chosen[key].send(call, start.gate)
+            except RequestHeldError:
+                raise
             except Exception as raised:
                 error = raised
+        await start.wait()
         if error is not None:
-            response = TimedResponse.from_error(error, called_s, has_source=call.transport == IN_PROCESS)
+            response = TimedResponse.from_error(error, start.at_s, has_source=call.transport == IN_PROCESS)
+        self._resources.note_connect(response.instrument.connect_s)
         ending = response.ending
         if message := ending.get("error_message"):
             ending = ending | {"error_message": self._resources.mask(message)}
-        return replace(response, started_at=started_at, ending=ending)
+        return replace(response, started_at=start.at, ending=ending)
 
     def start(self) -> dict[str, Any]:
         """Freeze the garbage collector, take real-time priority if possible; return the manifest's instrument entry.

@@ -39,7 +39,7 @@ from providers.timed.serialized_request import SerializedRequest, prepare_post
 from streaming.clock import Clock
 from streaming.errors import NetworkError, ProtocolError, StreamError, TotalTimeout, TruncatedStreamError
 from streaming.events import Event, Failed, Notice, TimedEvent
-from streaming.http.timed_exchange import TimedExchange
+from streaming.http.timed_exchange import Gate, TimedExchange
 from streaming.recording import take_recording
 
 DROPPED_HEADER = "x-streamgauge-dropped-settings"
@@ -67,14 +67,14 @@ class ServiceHTTPBackend:
             self._prepared[call.key] = prepare_post(config, path, body, call.request, lambda _: decoder())
             await asyncio.sleep(0)
 
-    async def send(self, call: TrialRequest) -> TimedResponse:
+    async def send(self, call: TrialRequest, gate: Gate | None = None) -> TimedResponse:
         """Send a request to the service once; return the response as it arrived here."""
         resources = self._resources
         _, kind = _PATH_AND_DECODER[call.transport]
         decoder = kind()  # one decoder per answer: the service's outcome is read from it afterwards
         serialized = replace(self._prepared[call.key], decoder=lambda: decoder)
         mark = resources.lag.mark()
-        answer = await send_timed(resources.sockets, serialized, call.request_id)
+        answer = await send_timed(resources.sockets, serialized, call.request_id, gate)
         lag_s = resources.lag_since(mark)
         await resources.sockets.wait_turn()
         exchange, outcome, head = answer.exchange, decoder.outcome, answer.exchange.response_head
@@ -175,13 +175,13 @@ class ServiceWebSocketBackend:
     async def prepare(self, call: TrialRequest) -> None:
         """Do nothing: a WebSocket has no single request."""
 
-    async def send(self, call: TrialRequest) -> TimedResponse:
+    async def send(self, call: TrialRequest, gate: Gate | None = None) -> TimedResponse:
         """Send a request to the service once; return the response as the client yields it."""
         resources = self._resources
         mark, recorder = resources.lag.mark(), _WebSocketRecorder(resources.clock)
         try:
             async with asyncio.timeout(self._target.total_s):
-                await self._read_events(call, recorder)
+                await self._read_events(call, recorder, gate)
         except RequestRejectedError as rejection:
             recorder.record(Failed(rejection.kind, str(rejection), rejection.status))
         except StreamGoneError as fault:
@@ -193,13 +193,15 @@ class ServiceWebSocketBackend:
         stamps = recorder.stamps(take_source(self._target, call.request_id))
         return _timed_response(resources, call, stamps, recorder.outcome, recorder.instrument(lag_s))
 
-    async def _read_events(self, call: TrialRequest, recorder: "_WebSocketRecorder") -> None:
+    async def _read_events(self, call: TrialRequest, recorder: "_WebSocketRecorder", gate: Gate | None) -> None:
         headers = {REQUEST_ID_HEADER: call.request_id}
         key, clock = self._target.config.key, self._resources.clock
         async with self._new_client(self._target.url, key=key, headers=headers, reconnect=False) as client:
             recorder.connected_s = clock()
             recorder.peer_address = client.peer_address
             answer = client.stream(**chat_params(call))
+            if gate is not None:
+                await gate()
             recorder.sent_s = clock()
             async with answer:
                 recorder.begun = True
@@ -248,5 +250,9 @@ class _WebSocketRecorder:
         """Return how the answer was timed; `lag_s` is the event loop's worst lag while it ran, in seconds."""
         source = None if self.connected_s is None else "callback"
         return Instrument(
-            source, elapsed_s(self.asked_s, self.connected_s), loop_lag_max_s=lag_s, peer_address=self.peer_address
+            source,
+            elapsed_s(self.asked_s, self.connected_s),
+            loop_lag_max_s=lag_s,
+            peer_address=self.peer_address,
+            connected_s=self.connected_s,
         )

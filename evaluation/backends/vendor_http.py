@@ -18,6 +18,7 @@ from evaluation.backends.base import (
 from evaluation.metrics.trial_metrics import TimedEvents, outcome_columns
 from streaming import strategies
 from streaming.adapter import PreparedRequest, UnpreparableRequest
+from streaming.http.timed_exchange import Gate
 from streaming.replay import replay
 from streaming.retry import NO_RETRY
 
@@ -41,7 +42,7 @@ class VendorBackend:
         result = self._prepared[key]
         return result if isinstance(result, UnpreparableRequest) else None
 
-    async def send(self, call: TrialRequest) -> TimedResponse:
+    async def send(self, call: TrialRequest, gate: Gate | None = None) -> TimedResponse:
         """Send a request to its vendor and return the response, with the text as the strategy would have delivered it.
 
         A request is sent again only without the settings that the vendor rejects; the response is the last one.
@@ -50,7 +51,7 @@ class VendorBackend:
         assert not isinstance(prepared, UnpreparableRequest)  # `prepare` has said so
         resources = self._resources
         mark = resources.lag.mark()
-        answer = await prepared.send(resources.sockets, call.request_id)
+        answer = await prepared.send(resources.sockets, call.request_id, gate)
         lag_s = resources.lag_since(mark)
         await resources.sockets.wait_turn()
         sent_s, events = sent_at(answer.exchange), answer.events

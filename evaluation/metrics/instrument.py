@@ -11,17 +11,30 @@ def queue_s(answer: MeasuredAnswer) -> float | None:
 
     A trial in process opens no connection, so an unknown `connect_s` counts as 0.
     """
+    delay_s = start_delay_s(answer)
+    if delay_s is None:
+        return None
+    return delay_s - (answer.reported.get("connect_s") or 0.0) + (answer.connect_ahead_s or 0.0)
+
+
+def start_delay_s(answer: MeasuredAnswer) -> float | None:
+    """Return the time from the planned start to the request sent, less what other attempts took."""
     if answer.sent_s is None or answer.intended_s is None:
         return None
-    waits = ("connect_s", "refused_wait_s", "retry_wait_s")
-    others_s = sum(answer.reported.get(name) or 0.0 for name in waits)
+    others_s = sum(answer.reported.get(name) or 0.0 for name in ("refused_wait_s", "retry_wait_s"))
     return answer.sent_s - answer.intended_s - others_s
 
 
 METRICS = (
     Metric("queue_s", "queue of the instrument", "s", "less", "instrument",
-           "planned start → last byte of the request passed to the kernel, less connect_s, refused_wait_s and earlier "
-           "attempts: large means that the instrument was slow, not the provider", _OWN, queue_s, applies_to="any"),
+           "start_delay_s less the part of connect_s that is in it: large means that the instrument was slow, not the "
+           "provider", _OWN, queue_s, applies_to="any"),
+    Metric("start_delay_s", "delay of the start", "s", "less", "instrument",
+           "planned start → last byte of the request passed to the kernel, less refused_wait_s and earlier attempts",
+           _OWN, start_delay_s, applies_to="any"),
+    Metric("connect_ahead_s", "connecting ahead", "s", "neither", "instrument",
+           "the part of connect_s before the planned start: requests of an open loop have their connection then",
+           _OWN, lambda a: a.connect_ahead_s, applies_to="any"),
     Metric("attempts", "attempts", "count", "less", "instrument", "requests sent for the trial; 1 is no retry", _OWN,
            reported("attempts"), applies_to="any"),
     Metric("refused_starts", "refused starts", "count", "less", "instrument",

@@ -64,6 +64,15 @@ class MeasuredAnswer:
         """The timestamp at which the request was sent; None if it never was."""
         return self.stamps.sent_s if self.stamps.sent else None
 
+    @property
+    def connect_ahead_s(self) -> float | None:
+        """The part of `connect_s` that was before the planned start; None if no connection was opened."""
+        connect_s: float | None = self.reported.get("connect_s")
+        connected_s: float | None = self.reported.get("connected_s")
+        if connect_s is None or connected_s is None or self.intended_s is None:
+            return None
+        return min(max(self.intended_s - (connected_s - connect_s), 0.0), connect_s)
+
     @cached_property
     def arrived(self) -> metrics_cadence.Chunks:
         """The text as it arrived: from the provider, or at a client of the service."""

@@ -41,6 +41,7 @@ def describe_run(run: Run) -> Iterator[str]:
     yield from _peer_address_lines(run)
     for load in run.manifest.get("loads", []):
         yield f"- {_reached_load_text(load)}"
+    yield from _start_delay_notes(run)
     if run.manifest.get("resumed"):
         times = run.manifest["resumed"]
         again = "once" if times == 1 else f"{times} times"
@@ -179,6 +180,19 @@ def _reached_load_text(load: dict[str, Any]) -> str:
             f"{formatting.format_ms(load.get('latest_start_s'))} ms late; at most {load['concurrency_max']} under way"
         )
     return f"load reached: {load['concurrency_max']} at a time"
+
+
+def _start_delay_notes(run: Run) -> Iterator[str]:
+    """Yield how late the requests of an open loop were sent, and whether their connections were open by then."""
+    trials = run.trials
+    if run.manifest["scenario"].get("rate") is None or "start_delay_s" not in trials:
+        return
+    delay_s, ahead_s = trials["start_delay_s"].dropna(), trials["connect_ahead_s"].dropna()
+    if not len(delay_s):
+        return
+    median, p99, most = (formatting.format_ms(float(delay_s.quantile(share))) for share in (0.5, 0.99, 1.0))
+    ahead = f"; {(ahead_s > 0).sum()} of {len(trials)} had their connection opened before" if len(ahead_s) else ""
+    yield f"- requests sent {median} ms after they were due (p99 {p99}, at most {most} ms){ahead}"
 
 
 def _loop_lag_notes(run: Run) -> Iterator[str]:

@@ -26,6 +26,7 @@ from evaluation.runner.load import LoadMonitor, arrival_offsets_s, trace_offsets
 from evaluation.runner.progress import RunProgress
 from evaluation.runner.resume import RunState
 from evaluation.runner.signals import run_until_signal
+from evaluation.runner.start import TrialStart
 from evaluation.runner.sweep import find_next_levels
 from evaluation.runner.trial import (
     ProviderEndedError,
@@ -47,8 +48,6 @@ from streaming.errors import UsageError
 from streaming.os_limits import raise_fd_limit
 from streaming.retry import RetryPolicy
 
-BUILD_AHEAD_S = 0.05
-"""How long before it is due a request of the open loop is built, so that several can be sent at the same time."""
 TICK_INTERVAL_S = 5.0
 REST_INTERVAL_S = 1.0
 """Seconds between two updates of the progress while a provider rests."""
@@ -295,12 +294,12 @@ class _TrialRunner:
 
     async def _run_open_loop(self, planned: tuple[PlannedTrial, ...], trials: asyncio.TaskGroup) -> None:
         """Start each conversation when it is due, however many are under way; a late start is recorded in `queue_s`."""
-        first_s, conversations = self.context.clock(), group_turns(planned)
+        first_s, conversations = self.context.clock() + self.context.backends.lead_s, group_turns(planned)
         scenario, firsts = self.context.scenario, [turns[0] for turns in conversations]
         offsets_s = trace_offsets_s(firsts) if scenario.trace else arrival_offsets_s(scenario, len(firsts))
         for offset_s, turns in zip(offsets_s, conversations, strict=True):
             due_s = first_s + offset_s
-            await asyncio.sleep(max(due_s - BUILD_AHEAD_S - self.context.clock(), 0.0))
+            await asyncio.sleep(max(due_s - self.context.backends.lead_s - self.context.clock(), 0.0))
             if not await self._reserve_trial(turns[0]):
                 return
             trials.create_task(self._run_turns(turns, due_s, trials))
@@ -325,15 +324,20 @@ class _TrialRunner:
         self, planned: PlannedTrial, intended_s: float, conversation: Conversation | None, trials: asyncio.TaskGroup
     ) -> TimedResponse | None:
         """Send a trial's request when it is due, and return the response; writing it delays no other request."""
+
+        def on_begin() -> None:
+            self.load.on_start(intended_s, planned.provider)
+            self.progress.on_start()
+
+        start = TrialStart(intended_s, self.context.clock, on_begin)
         call = trial_request(self.context, planned, conversation)
-        if (wait_s := intended_s - self.context.clock()) > 0:
-            await asyncio.sleep(wait_s)
-        self.load.on_start(intended_s, planned.provider)
-        self.progress.on_start()
+        await start.wait_lead(self.context.backends.lead_s)
         try:
-            response = await self._send(self.context.trial_id(planned), self.context.sender.send(call))
+            sending = self.context.sender.send(call, None if start.has_begun else start.wait_due)
+            response = await self._send(self.context.trial_id(planned), sending)
         finally:
-            self.load.on_end(planned.provider)
+            if start.has_begun:
+                self.load.on_end(planned.provider)
         if response is None:
             self.progress.on_skip()
             return None

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from typing import Any
 
-from evaluation.backends.base import ProviderAccess, TimedResponse, TrialRequest
+from evaluation.backends.base import ProviderAccess, RequestHeldError, TimedResponse, TrialRequest
 from evaluation.backends.interference import is_disturbed
 from evaluation.backends.registry import RunBackends
 from evaluation.metrics import iter_metrics
@@ -24,6 +24,7 @@ from evaluation.transports import IN_PROCESS
 from evaluation.workloads.bodies import BodyBuilder
 from streaming.clock import Clock
 from streaming.events import text_of
+from streaming.http.timed_exchange import Gate
 from streaming.messages import ChatRequest, Message
 from streaming.retry import RetryPolicy
 
@@ -61,7 +62,7 @@ class TrialSender:
     up to `policy.max_retries` times.
     """
 
-    send_once: Callable[[TrialRequest], Awaitable[TimedResponse]]
+    send_once: Callable[[TrialRequest, Gate | None], Awaitable[TimedResponse]]
     clock: Clock
     policy: RetryPolicy
     _providers: dict[str, _ProviderState] = field(default_factory=dict)
@@ -78,35 +79,33 @@ class TrialSender:
         left_s = {name: state.rest_until_s - now_s for name, state in self._providers.items() if state.ended is None}
         return {name: rest_s for name, rest_s in left_s.items() if rest_s > 0}
 
-    async def send(self, call: TrialRequest) -> TimedResponse:
+    async def send(self, call: TrialRequest, gate: Gate | None = None) -> TimedResponse:
         """Send a request and return the response that counts, with the columns of its attempts.
 
+        The first attempt is sent when `gate` returns, its connection opened before, unless the provider rests then.
         Raises ProviderEndedError when the provider's part of the run has ended.
         """
         provider, history = self._providers.setdefault(call.provider, _ProviderState()), _Attempts()
         while True:
-            history.refused_wait_s += await self._wait_for_rest(provider)
-            from_s = self.clock()
-            response = await self._send_counted(provider, call)
+            if gate is None:
+                history.refused_wait_s += await self._wait_for_rest(provider)
+            attempt, gate = _Attempt(provider, self.clock, gate), None
+            try:
+                response = await attempt.send(self.send_once, call)
+            except RequestHeldError:
+                continue
             history.sent += response.ending.get("attempts") or 1
             if is_refused_start(response):
                 history.refused += 1
-                history.refused_wait_s += self.clock() - from_s
+                history.refused_wait_s += self.clock() - attempt.from_s
                 self._rest(provider, response, history.refused)
             elif _may_be_retried(response) and history.retried < self.policy.max_retries:
                 await asyncio.sleep(self._delay_s(history.retried))
                 history.retried += 1
-                history.retry_wait_s += self.clock() - from_s
+                history.retry_wait_s += self.clock() - attempt.from_s
             else:
                 provider.refusals = 0
                 return history.add_to(response)
-
-    async def _send_counted(self, provider: _ProviderState, call: TrialRequest) -> TimedResponse:
-        provider.running += 1
-        try:
-            return await self.send_once(call)
-        finally:
-            provider.running -= 1
 
     async def _wait_for_rest(self, provider: _ProviderState) -> float:
         """Wait until the provider may be asked, and return how long that was, in seconds; 0 if it does not rest."""
@@ -133,6 +132,37 @@ class TrialSender:
 
     def _delay_s(self, done: int) -> float:
         return self.policy.delays_s[min(done, len(self.policy.delays_s) - 1)]
+
+
+class _Attempt:
+    """One attempt to send a request, which begins when its gate returns, at `from_s`."""
+
+    def __init__(self, provider: _ProviderState, clock: Clock, gate: Gate | None) -> None:
+        self.from_s = clock()
+        self._provider, self._clock, self._gate = provider, clock, gate
+        self._is_running = False
+
+    async def send(
+        self, send_once: Callable[[TrialRequest, Gate | None], Awaitable[TimedResponse]], call: TrialRequest
+    ) -> TimedResponse:
+        """Return the response, and count the attempt as running. Raises RequestHeldError if the provider rests."""
+        if self._gate is None:
+            self._begin()
+        try:
+            return await send_once(call, None if self._gate is None else self._wait)
+        finally:
+            self._provider.running -= self._is_running
+
+    async def _wait(self) -> None:
+        assert self._gate is not None  # else nothing waits
+        await self._gate()
+        if self._provider.ended is not None or self._provider.rest_until_s > self._clock():
+            raise RequestHeldError
+        self._begin()
+
+    def _begin(self) -> None:
+        self.from_s, self._is_running = self._clock(), True
+        self._provider.running += 1
 
 
 @dataclass(slots=True)

@@ -22,6 +22,7 @@ from streaming.adapter import ListedModel, TimedAnswer, UnpreparableRequest
 from streaming.clock import monotonic
 from streaming.errors import NotFoundError, StreamError
 from streaming.events import Event, Failed, TimedEvent
+from streaming.http.timed_exchange import Gate
 from streaming.http.timestamped_sockets import TimestampingSelector
 from streaming.messages import ChatRequest
 
@@ -151,12 +152,13 @@ class FittedRequest:
         self._request = request
         self._fitted = fitted
 
-    async def send(self, sockets: TimestampingSelector, request_id: str) -> TimedAnswer:
+    async def send(self, sockets: TimestampingSelector, request_id: str, gate: Gate | None = None) -> TimedAnswer:
         """Send the request, and send it again without the settings that the service rejects; return the last answer."""
         for _ in range(MAX_ROUNDS):
             await self._refit()
             fitted = self._fitted
-            answer = await send_timed(sockets, self.serialized, request_id)
+            answer = await send_timed(sockets, self.serialized, request_id, gate)
+            gate = None
             if answer.error is None or not self._adapter.learn(fitted, answer.error):
                 break
         if answer.error is None:

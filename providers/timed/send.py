@@ -11,7 +11,7 @@ from providers.timed.serialized_request import SerializedRequest
 from streaming.adapter import TimedAnswer
 from streaming.clock import monotonic
 from streaming.events import TimedEvent
-from streaming.http.timed_exchange import ExchangeTimeouts, TimedExchange
+from streaming.http.timed_exchange import ExchangeTimeouts, Gate, TimedExchange
 from streaming.http.timestamped_sockets import TimestampingSelector
 
 _POLL_INTERVAL_S = 1.0
@@ -21,10 +21,13 @@ _MAX_READS_PER_TURN = 32
 """Decoding so many reads takes less than 0.5 ms; then the sockets are read again."""
 
 
-async def send_timed(sockets: TimestampingSelector, serialized: SerializedRequest, request_id: str) -> TimedAnswer:
+async def send_timed(
+    sockets: TimestampingSelector, serialized: SerializedRequest, request_id: str, gate: Gate | None = None
+) -> TimedAnswer:
     """Send a request once and return its answer, read and decoded to its end. Errors are events of the answer.
 
-    A request is sent again only over another connection, if the peer had closed the kept one before it could answer.
+    The connection is opened at once, and the request is sent when `gate` returns. It is sent again only over another
+    connection, if the first one was not open then or the peer had closed the kept one before it could answer.
 
     Cancelling closes the connection at once. Decoding takes place once a second and at the end, a few reads in each
     turn of the event loop, so that it does not delay reading from the sockets.
@@ -33,13 +36,14 @@ async def send_timed(sockets: TimestampingSelector, serialized: SerializedReques
     limits = ExchangeTimeouts(connect_s=timeouts.connect_s, total_s=timeouts.total_s)
     request = serialized.with_request_id(request_id)
     while True:
-        async with TimedExchange(sockets, serialized.target, request, limits) as exchange:
+        async with TimedExchange(sockets, serialized.target, request, limits, gate) as exchange:
             decoding = ExchangeDecoder(exchange, serialized)
             while not await exchange.wait_closed(monotonic() + _POLL_INTERVAL_S):
                 if await _is_settled(sockets, decoding):
                     break
         if not exchange.found_closed:
             break
+        gate = None
     await _decode_pending(sockets, decoding)
     decoding.finish()
     return TimedAnswer(exchange, decoding.events, decoding.error)

@@ -8,6 +8,8 @@ never raises for a network failure: `ending` reports it. There are two ways to u
         await exchange.wait_closed()                    measuring: the bytes are stored and decoded afterwards
         async for chunk in exchange.aiter_chunks()      live: the bytes are yielded as they arrive
 
+With a gate, the connection is opened at once, and the request is sent when the gate opens.
+
 **Merged reads.** The kernel reports one timestamp for all bytes that one read returns: that of the last byte. A read is
 `merged` when it may contain several sends, so that the timestamps of the earlier ones are lost. This is assumed when
 the socket had not been polled for MERGE_WINDOW_S before the timestamp (the event loop was blocked) and the read
@@ -16,7 +18,7 @@ because the timestamps of the earlier ones are late by less than that.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import NamedTuple
@@ -28,6 +30,9 @@ from streaming.http.idle_connections import KeepAliveSelector
 from streaming.http.response_parser import HTTPLimitError, HTTPParseError, ResponseHead, ResponseParser
 from streaming.http.timestamped_sockets import TimestampingSelector, TimestampSource
 from streaming.limits import MAX_ERROR_BODY_BYTES, MAX_STREAM_BYTES, max_body_bytes, size_text
+
+Gate = Callable[[], Awaitable[object]]
+"""Returns when a request is due that is ready to be sent. What it raises ends the sending."""
 
 MERGE_WINDOW_S = 0.005
 _MIN_LIMIT_BYTES = min(MAX_ERROR_BODY_BYTES, MAX_STREAM_BYTES)
@@ -56,18 +61,28 @@ class BodyChunk(NamedTuple):
 class TimedExchange:
     """One request and its response. Timestamps are seconds on CLOCK_MONOTONIC, None until they are known.
 
-    `queued_s`: the exchange was created. `begun_s`: the address is resolved and connecting begins. `connected_s`: the
-    connection is open, including proxy and TLS. `sent_s`: the last byte of the request was passed to the kernel.
+    `queued_s`: the exchange was created. `begun_s`: the address is resolved and connecting begins, or the gate has
+    opened: timeouts count from there. `connected_s`: the connection is open, including proxy and TLS, which took
+    `connect_s`. `sent_s`: the last byte of the request was passed to the kernel.
     `first_byte_s`, `headers_s`: the first byte and the complete head of the response. `ended_s`: the last byte's
     timestamp, or the time at which a timeout or the end of the connection was noticed. `unread_max_s`: an upper bound
     on the time between the first byte of a read and the read's timestamp.
     """
 
-    def __init__(self, sockets: TimestampingSelector, target: Origin, request: bytes, limits: ExchangeTimeouts) -> None:
+    def __init__(
+        self,
+        sockets: TimestampingSelector,
+        target: Origin,
+        request: bytes,
+        limits: ExchangeTimeouts,
+        gate: Gate | None = None,
+    ) -> None:
         self.queued_s = monotonic()
         self.reused = False
-        """Whether the connection was open already."""
+        """Whether an earlier exchange has used the connection."""
         self.begun_s: float | None = None
+        self.connect_s: float | None = None
+        """How long it took to open the connection; None if it is reused."""
         self.connected_s: float | None = None
         self.sent_s: float | None = None
         self.first_byte_s: float | None = None
@@ -79,7 +94,8 @@ class TimedExchange:
         self.reads: list[BodyChunk] = []
         self.merged_reads = 0
         self.unread_max_s = 0.0
-        self._target, self._request, self._limits = target, request, limits
+        self._target, self._request, self._limits, self._gate = target, request, limits, gate
+        self._is_waiting = False
         self._sockets = sockets
         self._connection = TimestampedConnection(sockets, self._on_data, self._on_closed)
         self._reader = ResponseParser()
@@ -90,7 +106,12 @@ class TimedExchange:
 
     @property
     def found_closed(self) -> bool:
-        """Whether the peer had closed the kept connection before the request: it has not been processed."""
+        """Whether the request found no connection, so that it has not been processed and can be sent over another one.
+
+        The peer had closed the reused connection, or none was open when the gate opened.
+        """
+        if self._gate is not None and self.sent_s is None:
+            return self.ending != CloseReason.LEFT
         ended = self.ending in (CloseReason.CLOSED, CloseReason.RESET)
         return self.reused and self.first_byte_s is None and ended
 
@@ -144,6 +165,19 @@ class TimedExchange:
             await self._wait(on_reads=True, until_s=None)
 
     async def _open(self) -> None:
+        await self._connect_in_time()
+        if self._gate is not None:
+            self._is_waiting = True
+            await self._gate()
+            self._is_waiting, self.begun_s = False, monotonic()
+        if self.ending != CloseReason.OPEN:
+            return
+        try:
+            self.sent_s = await self._connection.send(self._request)
+        except OSError as error:
+            self._finish(CloseReason.RESET, error, monotonic())
+
+    async def _connect_in_time(self) -> None:
         limits = [limit for limit in (self._limits.connect_s, self._limits.total_s) if limit is not None]
         try:
             async with asyncio.timeout(min(limits, default=None)):
@@ -152,17 +186,10 @@ class TimedExchange:
             self._finish(CloseReason.CONNECT_TIMEOUT, None, monotonic())
         except OSError as error:
             self._finish(CloseReason.UNREACHABLE, error, monotonic())
-        if self.ending != CloseReason.OPEN:
-            return
-        self.connected_s = monotonic()
-        try:
-            self.sent_s = await self._connection.send(self._request)
-        except OSError as error:
-            self._finish(CloseReason.RESET, error, monotonic())
 
     async def _connect(self) -> None:
         if isinstance(self._sockets, KeepAliveSelector) and (kept := self._sockets.take(self._target)) is not None:
-            self.reused, self.begun_s = True, monotonic()
+            self.reused, self.begun_s, self.connected_s = True, monotonic(), monotonic()
             self._connection.close()
             self._connection = kept
             kept.rebind(self._on_data, self._on_closed)
@@ -175,8 +202,13 @@ class TimedExchange:
         self.begun_s = monotonic()
         self._check_timeouts()
         await self._connection.open(self._target)
+        self.connected_s = monotonic()
+        self.connect_s = self.connected_s - self.begun_s
 
     def _on_data(self, data: bytes, at_s: float, unread_s: float) -> None:
+        if self._is_waiting:  # the peer reports an error before the request, and closes
+            self._finish(CloseReason.CLOSED, None, at_s)
+            return
         if self.first_byte_s is None:
             self.first_byte_s = at_s
         self.last_byte_s = at_s
@@ -191,15 +223,18 @@ class TimedExchange:
         if self.headers_s is None and reader.head is not None:
             self.headers_s = at_s
         if body:
-            self._body_bytes += len(body)
-            self.unread_max_s = max(self.unread_max_s, unread_s)
-            merged = unread_s > MERGE_WINDOW_S and reader.chunks != 1
-            self.merged_reads += merged
-            self.reads.append(BodyChunk(at_s, body, merged))
-            if self._wakes_on_reads:
-                self._wake()
+            self._add_body(body, at_s, unread_s)
         if reader.complete or self._body_bytes > _MIN_LIMIT_BYTES:
             self._end_if_due(at_s)
+
+    def _add_body(self, body: bytes, at_s: float, unread_s: float) -> None:
+        self._body_bytes += len(body)
+        self.unread_max_s = max(self.unread_max_s, unread_s)
+        merged = unread_s > MERGE_WINDOW_S and self._reader.chunks != 1
+        self.merged_reads += merged
+        self.reads.append(BodyChunk(at_s, body, merged))
+        if self._wakes_on_reads:
+            self._wake()
 
     def _end_if_due(self, at_s: float) -> None:
         """End the exchange when its body is complete or exceeds the size limit."""

@@ -150,6 +150,73 @@ def test_exchange_with_closed_port_is_unreachable() -> None:
     assert exchange.ending == "unreachable"
     assert isinstance(exchange.fault, ConnectionRefusedError)
     assert (exchange.sent_s, exchange.first_byte_s) == (None, None)
+    assert not exchange.found_closed, "another connection would be refused too"
+
+
+class HeldGate:
+    """A gate that opens when the test says so, and says that a request has come to it."""
+
+    def __init__(self) -> None:
+        self.reached, self.opened = asyncio.Event(), asyncio.Event()
+
+    async def wait(self) -> None:
+        self.reached.set()
+        await self.opened.wait()
+
+
+def test_exchange_with_a_gate_has_its_connection_before_and_sends_when_it_opens() -> None:
+    async def test(sockets: TimestampingSelector, target: Origin, server: RawServer) -> tuple[TimedExchange, float]:
+        gate = HeldGate()
+
+        async def open_later() -> float:
+            await asyncio.wait_for(gate.reached.wait(), WAIT_TIMEOUT_S)
+            assert server.opened == 1 and not server.requests
+            opened_s = monotonic()
+            gate.opened.set()
+            return opened_s
+
+        opening = asyncio.create_task(open_later())
+        async with TimedExchange(sockets, target, REQUEST, LIMITS, gate.wait) as exchange:
+            await exchange.wait_closed()
+        return exchange, await opening
+
+    exchange, opened_s = run_against(send_whole, test)
+    assert exchange.ending == "complete" and not exchange.found_closed
+    assert exchange.connected_s is not None and exchange.sent_s is not None and exchange.begun_s is not None
+    assert exchange.connected_s <= opened_s <= exchange.begun_s <= exchange.sent_s, "timeouts count from the gate"
+    assert exchange.connect_s is not None and exchange.connect_s <= exchange.connected_s - exchange.queued_s
+
+
+@pytest.mark.parametrize("greeting", [b"", b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n"])
+def test_exchange_whose_peer_leaves_before_the_gate_opens_has_sent_nothing(greeting: bytes) -> None:
+    async def main() -> TimedExchange:
+        async def leave(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(greeting)
+            writer.close()
+
+        async with await asyncio.start_server(leave, "127.0.0.1", 0) as server, open_selector() as sockets:
+            target = Origin("127.0.0.1", server.sockets[0].getsockname()[1])
+            exchange = TimedExchange(sockets, target, REQUEST, LIMITS, lambda: exchange.wait_closed())
+            async with exchange:
+                return exchange
+
+    exchange = asyncio.run(main())
+    assert (exchange.ending, exchange.sent_s, exchange.response_head) == ("closed", None, None)
+    assert exchange.found_closed, "it can be sent over another connection"
+
+
+def test_gate_that_raises_closes_the_connection_of_its_exchange() -> None:
+    async def withdraw() -> None:
+        raise LookupError("not now")
+
+    async def test(sockets: TimestampingSelector, target: Origin, server: RawServer) -> int:
+        with pytest.raises(LookupError, match="not now"):
+            async with TimedExchange(sockets, target, REQUEST, LIMITS, withdraw):
+                pass
+        await server.wait_idle()
+        return len(server.requests)
+
+    assert run_against(send_whole, test) == 0
 
 
 def test_live_exchange_yields_chunks_as_they_are_sent() -> None:

@@ -26,6 +26,7 @@ from evaluation.metrics.trial_metrics import TimedEvents, outcome_columns
 from evaluation.transports import BrowserTransport
 from streaming.errors import TotalTimeout, UsageError
 from streaming.events import Failed, Finish, TimedEvent
+from streaming.http.timed_exchange import Gate
 from streaming.pipeline import Receipt
 from streaming.recording import Recording, recording_names, take_recording
 from streaming.session import Timeouts
@@ -80,8 +81,10 @@ class BrowserBackend:
         if self._page_error is not None:
             raise self._page_error
 
-    async def send(self, call: TrialRequest) -> TimedResponse:
+    async def send(self, call: TrialRequest, gate: Gate | None = None) -> TimedResponse:
         """Ask on a new page and return the response as the page showed it."""
+        if gate is not None:
+            await gate()
         async with self._turn:
             reading = await self._read(call)
         return self._response(call, reading)

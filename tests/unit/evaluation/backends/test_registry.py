@@ -1,7 +1,9 @@
 """The choice of a backend: who sends a request, what is said when it is not the first choice, and what fails loudly."""
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
+from functools import partial
 
 import pytest
 
@@ -12,6 +14,7 @@ from streaming.adapter import PreparedRequest, TimedAnswer, UnpreparableRequest
 from streaming.clock import Clock
 from streaming.errors import BadRequestError
 from streaming.events import Event, Finish, TextDelta
+from streaming.http.timed_exchange import Gate
 from streaming.http.timestamped_sockets import TimestampingSelector
 from streaming.messages import ChatRequest, Message
 from streaming.meter import CostModel
@@ -49,7 +52,7 @@ class MistakenAdapter(AnsweringAdapter):
 
 
 class UnsendableRequest:
-    async def send(self, sockets: TimestampingSelector, request_id: str) -> TimedAnswer:
+    async def send(self, sockets: TimestampingSelector, request_id: str, gate: Gate | None = None) -> TimedAnswer:
         raise TypeError("no bytes")
 
 
@@ -119,6 +122,16 @@ def test_defect_while_sending_is_the_outcome() -> None:
     response, instrument = send_once(MistakenAdapter())
     assert response.ending["error_message"] == "TypeError: no bytes"
     assert instrument["stamped_sockets"] == ["test:m"]
+
+
+def test_failure_before_the_gate_is_the_outcome_when_the_request_is_due() -> None:
+    async def main() -> tuple[float, TimedResponse]:
+        call, clock = TrialRequest("test:m", "direct", "in-process", REQUEST), loop_clock()
+        async with open_backends(AnsweringAdapter(BadRequestError("no"))) as backends:
+            return clock() + 2.0, await backends.send(call, partial(asyncio.sleep, 2.0))
+
+    due_s, response = run_on_virtual_time(main())
+    assert (response.outcome, response.stamps.sent_s, response.stamps.sent) == ("failed", due_s, False)
 
 
 def test_missing_service_is_the_outcome_over_its_transports() -> None:

@@ -19,6 +19,8 @@ from tests.unit.evaluation import factories
 
 WORKED_BY_HAND: dict[str, Any] = {
     "queue_s": 0.01,  # 1.06 planned to sent, less 0.05 connecting and 1.0 refused
+    "start_delay_s": 0.06,  # with the connecting
+    "connect_ahead_s": 0.0,  # from -0.06, after the planned start at -1.06
     "ttft_s": 0.3,
     "ttft_total_s": 1.36,
     "ttfot_s": 0.5,

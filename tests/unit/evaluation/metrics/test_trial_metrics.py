@@ -174,6 +174,25 @@ def test_queue_excludes_connecting_and_waits_that_the_provider_named() -> None:
     assert (result["attempts"], result["refused_starts"], result["refused_wait_s"]) == (3, 2, 2.0)
 
 
+@pytest.mark.parametrize(
+    ("connected_s", "ahead_s", "queue_s", "ttft_total_s"),
+    [
+        (99.0, 0.3, 0.5, 0.9),  # open before the request was due at 99.5
+        (99.6, 0.2, 0.4, 0.8),  # 0.2 s of connecting before, 0.1 s after
+        (100.0, 0.0, 0.2, 0.6),
+    ],
+)
+def test_connecting_before_the_planned_start_is_no_delay_but_what_a_user_waits(
+    connected_s: float, ahead_s: float, queue_s: float, ttft_total_s: float
+) -> None:
+    reported = {"connect_s": 0.3, "connected_s": connected_s}
+    result = compute_metrics(MeasuredAnswer(timed_stream(), "completed", reported=reported, intended_s=99.5))
+    assert result["connect_s"] == 0.3 and result["start_delay_s"] == pytest.approx(0.5)
+    assert result["connect_ahead_s"] == pytest.approx(ahead_s) and result["queue_s"] == pytest.approx(queue_s)
+    assert result["ttft_total_s"] == pytest.approx(ttft_total_s)
+    assert ttft_total_s == pytest.approx(queue_s + 0.3 + 0.1), "the queue, connecting and TTFT"
+
+
 def test_unsent_request_has_intended_start_but_no_queue_time() -> None:
     unsent = TimedEvents(10.0, (), (), sent=False)
     facts = dict.fromkeys(("run_id", "trial_id", "prompt_id", "provider", "strategy", "transport", "started_at"), "x")

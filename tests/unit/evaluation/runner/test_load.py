@@ -8,12 +8,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evaluation import manifest, schema
+from evaluation import manifest, schema, tables
+from evaluation.prompts.prompt_file import Prompt
+from evaluation.reports.provenance import describe_run
 from evaluation.runner.load import LoadMonitor, arrival_offsets_s
 from evaluation.runner.runner import RunSummary, run
 from evaluation.runner.writer import DiskAccess
 from evaluation.scenario import Scenario
+from evaluation.workloads.request_trace import RequestTrace
+from streaming.adapter import PreparedRequest, TimedAnswer
 from streaming.errors import UsageError
+from streaming.events import Finish, TextDelta, TimedEvent
+from streaming.http.connection import Origin
+from streaming.http.timed_exchange import ExchangeTimeouts, Gate, TimedExchange
+from streaming.http.timestamped_sockets import TimestampingSelector
+from streaming.messages import ChatRequest
 from tests.unit.evaluation import factories
 from tests.unit.evaluation.fake_backend import PricedAdapter
 from tests.virtual_time import loop_clock, run_on_virtual_time
@@ -64,6 +73,44 @@ def test_open_loop_starts_answers_on_time_regardless_of_load(tmp_path: Path) -> 
     assert all(t.ttft_total_s == pytest.approx(10, abs=1e-6) for t in trials) and summary.shortfall is None
     (load,) = manifest.read(tmp_path)["loads"]
     assert load["starts_per_s"] == load["drawn_rate_per_s"] == 2.0 and load["concurrency_max"] == 8
+
+
+class ConnectingRequest:
+    """A prepared request whose connection takes 40 ms to open, and whose answer takes 10 s."""
+
+    async def send(self, sockets: TimestampingSelector, request_id: str, gate: Gate | None = None) -> TimedAnswer:
+        now_s, exchange = loop_clock(), TimedExchange(sockets, Origin("host", 80), b"", ExchangeTimeouts())
+        await asyncio.sleep(0.04)
+        exchange.connected_s, exchange.connect_s = now_s(), 0.04
+        if gate is not None:
+            await gate()
+        exchange.begun_s = exchange.sent_s = now_s()
+        await asyncio.sleep(10.0)
+        return TimedAnswer(exchange, [TimedEvent(now_s(), TextDelta("Yes.")), TimedEvent(now_s(), Finish("stop"))])
+
+
+class ConnectingAdapter(PricedAdapter):
+    async def prepare_request(self, request: ChatRequest) -> PreparedRequest:  # type: ignore[override] # another answer of the protocol
+        return ConnectingRequest()
+
+
+def test_requests_of_a_trace_are_sent_when_they_are_due_however_long_connecting_takes(tmp_path: Path) -> None:
+    due_s = [0.0, 0.0004, 0.0008, 0.5, 0.5, 0.5002]
+    prompts = tuple(Prompt(f"p{number}", f"Why {number}?", start_s=at_s) for number, at_s in enumerate(due_s))
+    trace = RequestTrace("trace.jsonl")
+    expected = Scenario(("m",), ("direct",), prompts, rate=10.0, trace=trace, warm_up=0)
+    measure(tmp_path, expected, ConnectingAdapter())
+    trials = sorted(schema.read_trials(tmp_path), key=lambda trial: trial.trial_id)
+    sent_s = [trial.sent_monotonic_s or 0.0 for trial in trials]
+    assert [at_s - sent_s[0] for at_s in sent_s] == pytest.approx(due_s)
+    for trial in trials:
+        assert trial.start_delay_s == pytest.approx(0, abs=1e-6) and trial.queue_s == pytest.approx(0, abs=1e-6)
+        assert trial.connect_s == pytest.approx(0.04) and trial.connect_ahead_s == pytest.approx(0.04)
+        assert trial.ttft_s == pytest.approx(10) and trial.ttft_total_s == pytest.approx(10.04)
+    delays = "0.00 ms after they were due (p99 0.00, at most 0.00 ms)"
+    assert f"- requests sent {delays}; 6 of 6 had their connection opened before" in list(
+        describe_run(tables.from_journal(tmp_path))
+    )
 
 
 def test_closed_loop_reaching_concurrency_reports_no_shortfall(tmp_path: Path) -> None:

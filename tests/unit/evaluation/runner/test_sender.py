@@ -11,6 +11,7 @@ from evaluation.metrics.trial_metrics import TimedEvents
 from evaluation.runner.trial import MAX_REFUSALS, MAX_REST_S, ProviderEndedError, TrialSender
 from streaming.clock import Clock
 from streaming.events import Finish, TextDelta, TimedEvent, Usage
+from streaming.http.timed_exchange import Gate
 from streaming.messages import ChatRequest, Message
 from streaming.retry import RetryPolicy
 from tests.virtual_time import loop_clock, run_on_virtual_time
@@ -39,7 +40,9 @@ class ScriptedProvider:
         self.sent_s: list[float] = []
         self._left = iter(responses)
 
-    async def send(self, call: TrialRequest) -> TimedResponse:
+    async def send(self, call: TrialRequest, gate: Gate | None = None) -> TimedResponse:
+        if gate is not None:
+            await gate()
         self.sent_s.append(round(self.clock(), 6))
         response = next(self._left, completed)(self.clock)
         await asyncio.sleep(0.1)
@@ -130,7 +133,7 @@ def test_refusals_beside_running_answers_do_not_end_the_part() -> None:
     async def main() -> TimedResponse:
         provider = ScriptedProvider()
 
-        async def answer(call: TrialRequest) -> TimedResponse:
+        async def answer(call: TrialRequest, gate: Gate | None) -> TimedResponse:
             if call.request.request_id == "long":
                 await asyncio.sleep(60)
             elif provider.clock() < 60:
@@ -147,3 +150,43 @@ def test_refusals_beside_running_answers_do_not_end_the_part() -> None:
 
     result = run_on_virtual_time(main())
     assert result.outcome == "completed" and result.ending["refused_starts"] > MAX_REFUSALS
+
+
+async def wait_two_seconds() -> None:
+    await asyncio.sleep(2.0)
+
+
+def test_gate_delays_only_the_first_attempt_and_is_no_wait_of_the_provider() -> None:
+    async def main() -> tuple[TimedResponse, list[float]]:
+        provider = ScriptedProvider(refused(429, 3.0))
+        sender = TrialSender(provider.send, provider.clock, RetryPolicy(max_retries=0))
+        return await sender.send(make_call(), wait_two_seconds), provider.sent_s
+
+    response, sent_s = run_on_virtual_time(main())
+    assert sent_s == [2.0, 5.1] and response.ending["refused_wait_s"] == pytest.approx(3.1)
+
+
+def test_request_at_its_gate_waits_for_a_provider_that_rests_then() -> None:
+    async def main() -> tuple[list[TimedResponse], list[float]]:
+        provider = ScriptedProvider(refused(429, 5.0))
+        sender = TrialSender(provider.send, provider.clock, RetryPolicy(max_retries=0))
+        calls = [sender.send(make_call(), gate) for gate in (None, wait_two_seconds)]
+        return await asyncio.gather(*calls), provider.sent_s
+
+    (refused_first, held), sent_s = run_on_virtual_time(main())
+    assert sent_s == [0.0, 5.1, 5.1]
+    assert held.ending["refused_wait_s"] == pytest.approx(3.1), "from when it was due"
+    assert (held.ending["attempts"], held.ending["refused_starts"], refused_first.ending["attempts"]) == (1, 0, 2)
+
+
+def test_requests_at_their_gates_are_no_answers_under_way() -> None:
+    async def main() -> int:
+        provider = ScriptedProvider(*[refused(429, 1.0)] * 99)
+        sender = TrialSender(provider.send, provider.clock, RetryPolicy(max_retries=0))
+        waiting = asyncio.create_task(sender.send(make_call(), asyncio.Event().wait))
+        with pytest.raises(ProviderEndedError):
+            await sender.send(make_call())
+        waiting.cancel()
+        return len(provider.sent_s)
+
+    assert run_on_virtual_time(main()) == MAX_REFUSALS
