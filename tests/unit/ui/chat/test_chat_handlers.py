@@ -373,7 +373,7 @@ def test_clear_of_running_answer_can_be_undone_and_leaves_it_cut() -> None:
 
     undo, stale, (shown, kept, _) = run_on_virtual_time(main())
     assert undo == stale == gr.update(visible=True)
-    assert shown == kept and [turn["role"] for turn in shown][0] == "user"
+    assert shown == kept and shown[0]["role"] == "user"
     assert shown[-1]["metadata"]["title"] == strings.OUTCOMES["truncated"]
 
 
