@@ -4,6 +4,7 @@ python app.py [--host H] [--port P] [--no-ui] [--share] [--workers N]
 """
 
 import argparse
+import faulthandler
 import os
 import socket
 import sys
@@ -45,6 +46,7 @@ def create_worker_app(address: str) -> Any:
     settings = Settings.from_environment()
     output = CapturedOutput()
     output.open(trusted=False)
+    faulthandler.enable(output.error)
     logging_config.configure_logging(settings.mask_secrets, output.error)
     guard = _make_guard(settings)
     hosts = _allowed_hosts(address, settings, guard)

@@ -14,6 +14,9 @@ from typing import Any
 
 from streaming.errors import StreamgaugeError
 
+UNAVAILABLE_KIND = "unavailable"
+"""The kind of a rejection after which the same request may succeed a moment later."""
+
 
 class ClientError(StreamgaugeError):
     """The base class of all client errors; the message is one line for a person to read."""

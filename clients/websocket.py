@@ -17,7 +17,15 @@ from websockets.frames import CloseCode
 
 from clients.answer_reader import STRAY_END_EVENT, AnswerReader, NewEvent, decode_frame
 from clients.answer_stream import BackgroundTasks, Callbacks, ChatParams, ClientAnswerStream, is_address
-from clients.errors import ClientError, ConnectionLostError, InvalidResponseError, rejection_from_fields, resume_error
+from clients.errors import (
+    UNAVAILABLE_KIND,
+    ClientError,
+    ConnectionLostError,
+    InvalidResponseError,
+    RequestRejectedError,
+    rejection_from_fields,
+    resume_error,
+)
 from clients.events import WireEvent
 from clients.position import Backoff, StreamPosition
 from clients.reconnecting import (
@@ -158,10 +166,22 @@ class WebSocketClient:
                             raise InvalidResponseError(f"frame: larger than {_MAX_FRAME}") from None
                         if not (progress.can_resume or progress.ended):
                             raise connection_lost_error(socket) from None
+                    except RequestRejectedError as refusal:
+                        await self._wait_before_resuming(refusal, progress)
+                        socket = None  # the connection is still open
                     message = _resume_message(progress)
             finally:
                 if socket is not None and not progress.over:
                     await self._connection.disconnect(socket)
+
+    async def _wait_before_resuming(self, refusal: RequestRejectedError, progress: StreamPosition) -> None:
+        """Wait when the service cannot look up a stream now; otherwise raise the refusal."""
+        can_retry = refusal.kind == UNAVAILABLE_KIND and progress.can_resume
+        wait_s = self._backoff.next_delay_s(refusal.retry_after_s) if can_retry else None
+        if wait_s is None:
+            raise refusal
+        progress.over = False
+        await asyncio.sleep(wait_s)
 
     async def _iter_connection_events(
         self, socket: WebSocketConnection, message: dict[str, Any], progress: StreamPosition

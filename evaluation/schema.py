@@ -256,8 +256,7 @@ class Journal:
 def _encode_event(event: EventRow) -> str:
     """Return an event as a JSON line. Most lines are events, and the general encoder takes four times as long."""
     run_id, trial_id, seq, kind, chars, tokens, source_s, delivered_s, painted_s = event
-    total = (chars or 0) + (tokens or 0) + (source_s or 0.0) + (delivered_s or 0.0) + (painted_s or 0.0)
-    if total - total:  # nonzero for inf and nan, which JSON cannot represent
+    if 0.0 * (source_s or 0.0) + 0.0 * (delivered_s or 0.0) + 0.0 * (painted_s or 0.0):  # NaN, which is true
         raise ValueError(f"an event's number cannot be infinite or NaN: {event}")
     return (
         f'{{"run_id":{_quote_json(run_id)},"trial_id":{_quote_json(trial_id)},"seq":{seq},"kind":{_quote_json(kind)},'

@@ -64,7 +64,17 @@ def create_app(
     offer = offer or Offer.from_settings(settings, settings.listening_host)
     folder, feedback_folder = settings.recordings_folder, settings.feedback_folder
     recorder = AnswerRecorder(Path(folder), monotonic) if folder else None
-    chat_service = ChatService(providers, offer, guard, metrics, monotonic, settings.redis_url, limits, recorder)
+    chat_service = ChatService(
+        providers,
+        offer,
+        guard,
+        metrics,
+        monotonic,
+        redis_url=settings.redis_url,
+        redis_timeout_s=settings.redis_timeout_s,
+        limits=limits,
+        recorder=recorder,
+    )
     chat_service.feedback = FeedbackStore(Path(feedback_folder)) if feedback_folder else None
     shapes = RouteErrorShapes((*GUARDED_ROUTERS, open_router), settings.root_path)
     lifespan = _make_lifespan(chat_service, providers, shapes, grace_s)

@@ -24,6 +24,7 @@ from server.streams.buffer import StreamNotFoundError, StreamStore, StreamStoreF
 from server.streams.events import WireEventEncoder, cancelled_fields
 from server.streams.reader import EventReader
 from server.streams.replication import StreamReplication
+from settings import DEFAULT_REDIS_TIMEOUT_S
 from streaming import strategies
 from streaming.clock import Clock
 from streaming.errors import UsageError
@@ -53,7 +54,9 @@ class ChatService:
         guard: Guard,
         metrics: Metrics,
         clock: Clock,
+        *,
         redis_url: str | None = None,
+        redis_timeout_s: float = DEFAULT_REDIS_TIMEOUT_S,
         limits: ServiceLimits = DEFAULT_SERVICE_LIMITS,
         recorder: AnswerRecorder | None = None,
     ) -> None:
@@ -69,7 +72,11 @@ class ChatService:
         self._replication = None
         if redis_url:
             self._replication = StreamReplication(
-                redis_url, self.streams, retention_s=limits.buffer.retention_s, intervals=limits.replication
+                redis_url,
+                self.streams,
+                timeout_s=redis_timeout_s,
+                retention_s=limits.buffer.retention_s,
+                intervals=limits.replication,
             )
         self._store = StreamStore(self._replication, limits.buffer)
 
@@ -255,7 +262,8 @@ class ChatService:
     async def resume_reader(self, stream_id: str, caller: str, after: int) -> EventReader:
         """Return a reader of a caller's buffered stream, of this replica or another, after the event number `after`.
 
-        Raises StreamNotFoundError when the caller has no such stream, or its events are no longer buffered.
+        Raises StreamNotFoundError when the caller has no such stream, or its events are no longer buffered, and
+        StreamUnavailableError when this cannot be told now.
         """
         owner = _stream_owner(caller)
         reader: EventReader | None = self._store.reader(stream_id, owner, after)
@@ -270,7 +278,8 @@ class ChatService:
     async def cancel(self, stream_id: str, caller: str) -> dict[str, Any]:
         """Stop a caller's stream, of this replica or another, and return the fields of its receipt.
 
-        Raises StreamNotFoundError when the caller has no such stream under way.
+        Raises StreamNotFoundError when the caller has no such stream under way, and StreamUnavailableError when this
+        cannot be told now.
         """
         owner = _stream_owner(caller)
         stream = self.streams.get(stream_id, owner)

@@ -13,7 +13,7 @@ from server.chat_service import UnknownProviderError
 from server.error_shapes import UNKNOWN_PROVIDER, ErrorReport, RouteErrorShapes
 from server.schemas import error_location, validation_rejection
 from server.streams.active import INTERNAL_ERROR
-from server.streams.buffer import StreamNotFoundError, StreamStoreFullError
+from server.streams.buffer import StreamNotFoundError, StreamStoreFullError, StreamUnavailableError
 from streaming.errors import UsageError
 from streaming.http.root_path import route_path
 
@@ -35,6 +35,8 @@ def describe_error(fault: BaseException) -> ErrorReport:
             return ErrorReport(404, "not_found", str(fault))
         case StreamStoreFullError():
             return ErrorReport(503, "unavailable", str(fault))
+        case StreamUnavailableError():
+            return ErrorReport(503, "unavailable", str(fault), retry_after_s=1.0)
     return ErrorReport(500, INTERNAL_ERROR.kind, INTERNAL_ERROR.message)
 
 
@@ -58,6 +60,7 @@ class ErrorHandlers:
             UsageError: self._handle_error,
             StreamNotFoundError: self._handle_error,
             StreamStoreFullError: self._handle_error,
+            StreamUnavailableError: self._handle_error,
             Exception: self._handle_error,
         }
 

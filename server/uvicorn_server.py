@@ -1,12 +1,14 @@
 """The uvicorn server, its worker supervisor, and its configuration with this service's protocols."""
 
 import logging
+import os
 import signal
 import socket
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from time import monotonic
 from types import FrameType
 
 import uvicorn
@@ -24,6 +26,11 @@ KEEP_ALIVE_TIMEOUT_S = 75
 Longer than proxies keep one, so that a proxy does not send a request on a connection that is being closed here.
 """
 _READY_TIMEOUT_S = 120.0
+_HEALTH_TIMEOUT_S = 60
+"""How long a worker may take to answer the supervisor before it is replaced and its answers are lost: on a busy machine
+one takes many seconds.
+"""
+_log = logging.getLogger(__name__)
 
 
 class GracefulServer(uvicorn.Server):
@@ -54,10 +61,12 @@ class GracefulServer(uvicorn.Server):
 class WorkerSupervisor(Multiprocess):
     """A supervisor of several worker processes on one socket, which announces the address once all listen.
 
-    A second signal kills the workers at once.
+    A second signal kills the workers at once. One that does not end within `cleanup_timeout_s` after the grace time of
+    its answers is aborted; this service's own ones then write the stacks of their threads to standard error.
     """
 
     address = ""
+    cleanup_timeout_s = 15.0
 
     @property
     def failed(self) -> bool:
@@ -76,11 +85,16 @@ class WorkerSupervisor(Multiprocess):
         super().terminate_all()
 
     def join_all(self) -> None:
+        until_s = monotonic() + (self.config.timeout_graceful_shutdown or 0) + self.cleanup_timeout_s
         for process in self.processes:
             while process.exitcode is None:
                 process.process.join(0.1)
                 if {signal.SIGINT, signal.SIGTERM}.intersection(self.signal_queue):
                     process.process.kill()
+                elif monotonic() > until_s and process.pid is not None and process.exitcode is None:
+                    _log.error("worker %s did not end in time, so it is aborted", process.pid)
+                    os.kill(process.pid, signal.SIGABRT)
+                    process.process.join()
 
 
 def print_address(address: str, announce: Callable[[str], None] | None = None) -> None:
@@ -122,6 +136,7 @@ def uvicorn_config(
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE_TIMEOUT_S,
         timeout_graceful_shutdown=int(grace_s) + 2,
+        timeout_worker_healthcheck=_HEALTH_TIMEOUT_S,
         workers=workers,
         factory=workers > 1,
     )

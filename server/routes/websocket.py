@@ -15,7 +15,7 @@ from server.error_handlers import describe_error
 from server.error_shapes import OWN_SHAPE
 from server.schemas import ChatRequestBody, ResumeRequest, invalid_json_rejection, validation_rejection
 from server.streams.active import INTERNAL_ERROR
-from server.streams.buffer import StreamNotFoundError, StreamStoreFullError
+from server.streams.buffer import StreamNotFoundError, StreamStoreFullError, StreamUnavailableError
 from server.streams.reader import EventReader
 from streaming.errors import UsageError
 
@@ -96,7 +96,7 @@ class WebSocketSession:
             while (request := await self._next_request()) is not None:
                 try:
                     await self._answer_request(request)
-                except (UsageError, StreamStoreFullError, StreamNotFoundError) as fault:
+                except (UsageError, StreamStoreFullError, StreamNotFoundError, StreamUnavailableError) as fault:
                     await self._send_error(fault)
                 self._unanswered -= 1
                 self._stop.clear()
@@ -145,10 +145,10 @@ class WebSocketSession:
                 await send(f'{{"type":"{name}{prefix}{seq}"{"," if len(fields) > 1 else ""}{fields}')
 
     async def _cancel_on_request(self, stream_id: str, caller: str) -> None:
-        """Cancel the stream when the client asks for it; try again while another replica does not reply."""
+        """Cancel the stream when the client asks for it; try again while Redis or another replica does not reply."""
         await self._stop.wait()
         while True:
-            with suppress(StreamNotFoundError):
+            with suppress(StreamNotFoundError, StreamUnavailableError):
                 await self._chat_service.cancel(stream_id, caller)
                 return
             await asyncio.sleep(CANCEL_RETRY_S)

@@ -50,6 +50,10 @@ class StreamStoreFullError(Exception):
     """No more streams can be buffered now."""
 
 
+class StreamUnavailableError(Exception):
+    """Whether the caller has such a stream cannot be told now, because Redis does not respond."""
+
+
 class StreamNotFoundError(LookupError):
     """The caller has no such stream, or its events after the requested number are not available."""
 

@@ -7,8 +7,8 @@ outage of Redis or a loss of its data, the missing events are written again unde
 import asyncio
 import logging
 import secrets
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +19,15 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from server.streams.active import ActiveAnswers
-from server.streams.buffer import DEFAULT_LIMITS, BufferedStream, StreamNotFoundError, StreamStore
+from server.streams.buffer import (
+    DEFAULT_LIMITS,
+    BufferedStream,
+    StreamNotFoundError,
+    StreamStore,
+    StreamUnavailableError,
+)
 from server.streams.events import TERMINAL_EVENTS, WireEvent, WireEventSink, cancelled_fields, unknown_receipt_fields
+from settings import DEFAULT_REDIS_TIMEOUT_S
 from streaming.events import Failed
 
 REDIS_ERRORS = (RedisError, OSError)
@@ -50,7 +57,8 @@ class ReplicationIntervals:
     One read from Redis waits `poll_s` for events, and the writer is notified as often that its stream is read. A reader
     gives up after Redis was unavailable for `writer_timeout_s`. A replica counts as running for `heartbeat_ttl_s` after
     its last heartbeat. The copy of a stream in Redis may be behind what a reader has already received for
-    `max_copy_lag_s`; a reply of another replica is waited for `reply_timeout_s`.
+    `max_copy_lag_s`, or for the timeout of Redis where that is longer; a reply of another replica is waited for
+    `reply_timeout_s`.
     """
 
     poll_s: float = 5.0
@@ -172,10 +180,12 @@ class StreamReplication:
         url: str,
         streams: ActiveAnswers,
         *,
+        timeout_s: float = DEFAULT_REDIS_TIMEOUT_S,
         retention_s: float = DEFAULT_LIMITS.retention_s,
         intervals: ReplicationIntervals = DEFAULT_INTERVALS,
     ) -> None:
         self._streams = streams
+        self._lookup_s = max(intervals.max_copy_lag_s, timeout_s)
         self._retention_s = retention_s
         self._intervals = intervals
         self._store: StreamStore | None = None
@@ -183,7 +193,7 @@ class StreamReplication:
             url,
             protocol=2,
             max_connections=_MAX_CONNECTIONS,
-            socket_connect_timeout=1.0,
+            socket_connect_timeout=timeout_s,
             socket_timeout=2 * max(intervals.heartbeat_s, intervals.poll_s),
             retry=Retry(NoBackoff(), 0),
         )
@@ -224,20 +234,19 @@ class StreamReplication:
         self._written.pop(buffered.id, None)
 
     async def reader(self, stream_id: str, owner: str | None, after: int) -> RedisStreamReader | None:
-        """Return a reader of another replica's stream; None when that owner has none, or Redis is unavailable.
+        """Return a reader of another replica's stream, or None when that owner has none.
 
-        Raises StreamNotFoundError when the events after `after` are no longer buffered.
+        Raises StreamNotFoundError when the events after `after` are no longer buffered, and StreamUnavailableError when
+        Redis does not respond.
         """
-        max_lag_s = self._intervals.max_copy_lag_s
-        until_s = self._streams.clock() + max_lag_s
-        with suppress(*REDIS_ERRORS):
-            async with asyncio.timeout(max_lag_s + self._intervals.reply_timeout_s):
+        until_s = self._streams.clock() + self._lookup_s
+        with _reporting_outages():
+            async with asyncio.timeout(self._lookup_s + self._intervals.reply_timeout_s):
                 while True:
                     entry_reader = await self._find_reader(stream_id, owner, after)
                     if entry_reader is not None or self._streams.clock() >= until_s:
                         return entry_reader
                     await asyncio.sleep(_COPY_INTERVAL_S)
-        return None
 
     async def _find_reader(self, stream_id: str, owner: str | None, after: int) -> RedisStreamReader | None:
         head = orjson.loads(await self._redis.get(metadata_key(stream_id)) or b"null")
@@ -249,11 +258,14 @@ class StreamReplication:
         return reader if await reader.open() else None
 
     async def cancel(self, stream_id: str, owner: str | None) -> dict[str, Any] | None:
-        """Cancel a stream of another replica and return the fields of its receipt; None when no replica has it."""
+        """Cancel a stream of another replica and return the fields of its receipt; None when no replica has it.
+
+        Raises StreamUnavailableError when Redis does not respond.
+        """
         reply = f"streamgauge:reply:{secrets.token_urlsafe(8)}"
         message = orjson.dumps({"op": "cancel", "stream_id": stream_id, "owner": owner, "reply": reply})
-        with suppress(*REDIS_ERRORS):
-            async with asyncio.timeout(self._intervals.max_copy_lag_s + self._intervals.reply_timeout_s):
+        with _reporting_outages():
+            async with asyncio.timeout(self._lookup_s + self._intervals.reply_timeout_s):
                 for _ in range(_CANCEL_ATTEMPTS):
                     await self._redis.publish(CONTROL_CHANNEL, message)
                     timeout_s = self._intervals.reply_timeout_s / _CANCEL_ATTEMPTS
@@ -349,3 +361,14 @@ class StreamReplication:
             fields = {"stream_id": stream_id, **cancelled_fields(stream.receipt())}
             await self._redis.rpush(message["reply"], orjson.dumps(fields))
             await self._redis.expire(message["reply"], 30)
+
+
+@contextmanager
+def _reporting_outages() -> Iterator[None]:
+    """Raise StreamUnavailableError for an error of Redis in the body of this context."""
+    try:
+        yield
+    except REDIS_ERRORS:
+        raise StreamUnavailableError(
+            "stream: cannot be looked up now, because Redis does not respond (retry in a moment)"
+        ) from None

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -353,3 +354,33 @@ def test_failing_workers_end_command_with_failure() -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 7
     assert "Streamgauge listens at" not in done.stdout
+
+
+def test_worker_that_does_not_end_is_aborted(tmp_path: Path) -> None:
+    (tmp_path / "stuck_worker.py").write_text(
+        "import threading\n"
+        "async def app(scope, receive, send):\n"
+        "    while True:\n"
+        "        kind = (await receive())['type']\n"
+        "        if kind == 'lifespan.shutdown':\n"
+        "            threading.Event().wait()\n"
+        "        await send({'type': kind + '.complete'})\n"
+    )
+    code = (
+        "import socket; from server import uvicorn_server;"
+        "listener = socket.create_server(('127.0.0.1', 0));"
+        "config = uvicorn_server.uvicorn_config('stuck_worker:app', grace_s=0, workers=2); config.factory = False;"
+        "workers = uvicorn_server.WorkerSupervisor(config, [listener]);"
+        "workers.cleanup_timeout_s = 0.5; workers.run()"
+    )
+    paths = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(
+        command, cwd=ROOT, env=paths, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("Streamgauge listens at")
+        process.terminate()
+        _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0
+    assert errors.count("did not end in time, so it is aborted") == 2

@@ -361,6 +361,29 @@ def test_restarted_empty_redis_loses_no_event() -> None:
     assert_one_story(asyncio.run(main()))
 
 
+def test_stream_of_other_replica_during_outage_of_redis_is_unavailable_not_gone() -> None:
+    async def main() -> tuple[HttpReply, HttpReply, HttpReply]:
+        adapter = ScriptedAdapter(words_script(WORDS, gap_s=0.05))
+        with run_redis() as redis:
+            async with run_services(2, adapter, redis.url, PATIENT) as ports:
+                before = await read_and_cut(ports[0], CHAT_BODY, 6)
+                path = f"/api/chat/stream/{before[0].id.rpartition(':')[0]}"
+                await asyncio.to_thread(redis.kill)
+                resumed = await request(ports[1], "GET", path, before[-1].id)
+                stopped = await request(ports[1], "DELETE", path)
+                return resumed, stopped, await request(ports[0], "DELETE", path)
+
+    resumed, stopped, stopped_where_it_runs = asyncio.run(main())
+    for refusal in (resumed, stopped):
+        assert (refusal.status, refusal.json()["error"]["type"], refusal.headers["retry-after"]) == (
+            503,
+            "unavailable",
+            "1",
+        )
+        assert "Redis does not respond" in refusal.json()["error"]["message"]
+    assert stopped_where_it_runs.status == 200
+
+
 def test_reader_of_dead_replica_gets_lost_error() -> None:
     limits = ServiceLimits(replication=ReplicationIntervals(poll_s=0.1))
 

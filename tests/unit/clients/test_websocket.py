@@ -416,3 +416,21 @@ def test_resume_of_unknown_stream_raises_stream_gone_and_keeps_socket_open(by_it
 
     result, network = run_over_sockets(sockets, main)
     assert (result, len(network.at_s)) == (wire_events.PARSED_EVENTS, len(sockets))
+
+
+@pytest.mark.parametrize("refusals", [2, 9], ids=["for a moment", "for long"])
+def test_stream_that_cannot_be_looked_up_now_is_resumed_on_same_socket(refusals: int) -> None:
+    socket = FakeWebSocket()
+    fields = wire_events.rejection_fields("Redis", type="unavailable", rule=None, retry_after_s=1.0)
+    socket.push_messages([json.dumps({"type": "error", **fields})] * refusals + COMPLETE_MESSAGES)
+
+    async def main(client: WebSocketClient) -> tuple[list[Event], float]:
+        return await read_answer(client.resume(wire_events.ID, None)), asyncio.get_running_loop().time()
+
+    if refusals == 9:
+        with pytest.raises(RequestRejectedError, match="Redis"):
+            run_over_sockets([socket], main, max_retries=5)
+        return
+    (events, took_s), network = run_over_sockets([socket], main, max_retries=5)
+    assert (events, round(took_s, 3), len(network.at_s)) == (wire_events.PARSED_EVENTS, 2.0, 1)
+    assert [message["type"] for message in socket.sent] == ["resume"] * 3
