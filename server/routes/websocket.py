@@ -134,8 +134,7 @@ class WebSocketSession:
             try:
                 await self._send_events(reader, stream_id)
             finally:
-                stopper.cancel()
-                await asyncio.wait([stopper])
+                await end_tasks([stopper])
 
     async def _send_events(self, reader: EventReader, stream_id: str) -> None:
         send, prefix = self._socket.send_text, f'","id":"{stream_id}:'

@@ -27,6 +27,7 @@ from server.streams.buffer import (
     StreamUnavailableError,
 )
 from server.streams.events import TERMINAL_EVENTS, WireEvent, WireEventSink, cancelled_fields, unknown_receipt_fields
+from server.tasks import end_tasks
 from settings import DEFAULT_REDIS_TIMEOUT_S
 from streaming.events import Failed
 
@@ -217,10 +218,7 @@ class StreamReplication:
         with suppress(TimeoutError, *REDIS_ERRORS):
             async with asyncio.timeout(self._intervals.reply_timeout_s):
                 await self._copy_pending()
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        await end_tasks(self._tasks)
         await self._redis.aclose()
 
     def on_append(self, buffered: BufferedStream) -> None:
