@@ -60,22 +60,8 @@ def create_app(
     under way may continue after the signal to stop. `hosts` are the host names that requests may use, by default any.
     Raises UsageError when the settings are not usable.
     """
-    metrics = Metrics(settings.metrics_folder)
     offer = offer or Offer.from_settings(settings, settings.listening_host)
-    folder, feedback_folder = settings.recordings_folder, settings.feedback_folder
-    recorder = AnswerRecorder(Path(folder), monotonic) if folder else None
-    chat_service = ChatService(
-        providers,
-        offer,
-        guard,
-        metrics,
-        monotonic,
-        redis_url=settings.redis_url,
-        redis_timeout_s=settings.redis_timeout_s,
-        limits=limits,
-        recorder=recorder,
-    )
-    chat_service.feedback = FeedbackStore(Path(feedback_folder)) if feedback_folder else None
+    chat_service = _make_chat_service(providers, offer, guard, settings, limits)
     shapes = RouteErrorShapes((*GUARDED_ROUTERS, open_router), settings.root_path)
     lifespan = _make_lifespan(chat_service, providers, shapes, grace_s)
     # FastAPI's own pages of the API load their scripts from another site; /openapi.json describes it without.
@@ -92,6 +78,25 @@ def create_app(
     # It comes before all others, which need the path of the route.
     app.add_middleware(RootPathMiddleware, configured=settings.root_path, hops=guard.configuration.hops)
     return app
+
+
+def _make_chat_service(
+    providers: ProviderRegistry, offer: Offer, guard: Guard, settings: Settings, limits: ServiceLimits
+) -> ChatService:
+    folder, feedback_folder = settings.recordings_folder, settings.feedback_folder
+    chat_service = ChatService(
+        providers,
+        offer,
+        guard,
+        Metrics(settings.metrics_folder),
+        monotonic,
+        redis_url=settings.redis_url,
+        redis_timeout_s=settings.redis_timeout_s,
+        limits=limits,
+        recorder=AnswerRecorder(Path(folder), monotonic) if folder else None,
+    )
+    chat_service.feedback = FeedbackStore(Path(feedback_folder)) if feedback_folder else None
+    return chat_service
 
 
 def _make_lifespan(

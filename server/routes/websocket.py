@@ -17,6 +17,7 @@ from server.schemas import ChatRequestBody, ResumeRequest, invalid_json_rejectio
 from server.streams.active import INTERNAL_ERROR
 from server.streams.buffer import StreamNotFoundError, StreamStoreFullError, StreamUnavailableError
 from server.streams.reader import EventReader
+from server.tasks import end_tasks
 from streaming.errors import UsageError
 
 MAX_QUEUED_REQUESTS = 4
