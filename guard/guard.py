@@ -6,13 +6,13 @@ For every answer, the service and the page call it in this order: `admit` (rate 
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from guard.budget_store import BudgetService, Reservation
 from guard.config import GuardConfig
 from guard.content_filter import BlockedText, BlockList, ContentFilter
 from guard.identity import Caller, address_block
-from guard.output_filter import OutputFilter
+from guard.output_filter import FilterChain, OutputFilter
 from guard.rate_limit import RateLimiter
 from guard.redis_backend import OptionalRedis
 from guard.rejection import RejectionError
@@ -107,9 +107,15 @@ class Guard:
         """
         return await self._budgets.reserve(caller_id, request, routes)
 
-    def output_filter(self) -> OutputFilter | None:
-        """Return a new filter for one answer, or None if output filtering is off."""
-        return None if self._patterns is None else OutputFilter(self._patterns)
+    def output_filter(self, caller_keys: Collection[str] = ()) -> FilterChain | None:
+        """Return a new filter for one answer, or None if there is nothing to filter.
+
+        `caller_keys` are the caller's own API keys, which are removed also if output filtering is off: a provider may
+        quote them.
+        """
+        own = Patterns((), (), caller_keys) if caller_keys else None
+        filters = [OutputFilter(patterns) for patterns in (own, self._patterns) if patterns is not None]
+        return FilterChain(filters) if filters else None
 
     async def aclose(self) -> None:
         """Wait for pending settlements and close the connections."""

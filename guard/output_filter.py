@@ -11,6 +11,7 @@ event splits a term.
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 
 from guard.secret_patterns import MAX_HELD_CHARS, Patterns, Tail
@@ -186,6 +187,20 @@ class OutputFilter:
     def _redact_message(self, message: str) -> str:
         redactor = Redactor(self._patterns)
         return redactor.feed(message) + redactor.flush()
+
+
+class FilterChain:
+    """Filters of one answer, each of which processes what the one before has passed on."""
+
+    def __init__(self, filters: Iterable[OutputFilter]) -> None:
+        self._filters = list(filters)
+
+    def feed(self, event: Event) -> list[Event]:
+        """Process an event and return the events to release now."""
+        events = [event]
+        for one in self._filters:
+            events = [passed for held in events for passed in one.feed(held)]
+        return events
 
 
 def _make_deltas(thought: str, text: str) -> list[Event]:

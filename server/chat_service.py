@@ -6,7 +6,7 @@ reports to the observer and settles when the answer has ended.
 
 import re
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -30,7 +30,7 @@ from streaming.clock import Clock
 from streaming.errors import UsageError
 from streaming.messages import ChatRequest
 from streaming.meter import CostModel
-from streaming.pipeline import AnswerObserver, AnswerStream, ObserverPair, stream_answer
+from streaming.pipeline import AnswerObserver, AnswerStream, EventFilter, ObserverPair, stream_answer
 from streaming.session import Session
 from streaming.strategies import Strategy
 from streaming.trace import Probe
@@ -106,15 +106,16 @@ class ChatService:
         providers: ProviderSource | None = None,
         open_session: Callable[[], Session] | None = None,
         paid_by_caller: bool = False,
+        caller_keys: Collection[str] = (),
         probe: Probe | None = None,
         observer: AnswerObserver | None = None,
     ) -> ActiveAnswer:
         """Admit the caller, validate the request, reserve its budget, and start its answer.
 
-        A `caller` that is a str has been admitted before, and this is its id. `names` are providers that are tried in
-        order. `wire` and `tab` label the answer in metrics and log. `providers` replaces the service's providers, and
-        `open_session` the new session with them. `paid_by_caller`: the providers use the caller's own API keys, so
-        that any model may be asked, and only tokens count against the budgets. `observer` is told what the metrics are.
+        A `caller` that is a str has been admitted before, and this is its id. `names` are tried in order. `wire` and `tab` label
+        the answer in metrics and log. `providers` replaces the service's, and `open_session` the session with them.
+        `paid_by_caller`: they use the caller's own API keys, so that any model may be asked, and only tokens count
+        against the budgets. `caller_keys` are removed from the answer. `observer` is told what the metrics are.
 
         The returned answer must be closed; it then settles the budget and records its metrics and its log line. Raises
         RejectionError when the guard rejects the request, and UsageError when a provider, strategy or effort is
@@ -129,10 +130,10 @@ class ChatService:
             providers.check_effort(names[0], request.effort)
             await providers.load_prices(names)
             reservation = await self._reserve(caller_id, self._validate(request), session, providers, paid_by_caller)
-        about = {"provider": names[0], "strategy": delivery.name, "caller": _stream_owner(caller_id)}
-        about |= {"request_id": reservation.request.request_id} | ({"tab": tab} if tab else {})
-        observer, probe = self._observe(about, wire, probe, observer)
-        answer = await self._stream(reservation, session, delivery, providers, probe)
+        about = {"provider": names[0], "strategy": delivery.name, "request_id": reservation.request.request_id}
+        observer, probe = self._observe(about | _label_caller(caller_id, tab), wire, probe, observer)
+        answer_filter = self.guard.output_filter(caller_keys)
+        answer = await self._stream(reservation, session, delivery, providers, probe, answer_filter)
         return self.streams.add(answer, _stream_owner(caller_id), observer, reservation)
 
     def _observe(
@@ -202,6 +203,7 @@ class ChatService:
         strategy: Strategy,
         providers: ProviderSource,
         probe: Probe | None,
+        filter: EventFilter | None,
     ) -> AnswerStream:
         try:
             return stream_answer(
@@ -211,7 +213,7 @@ class ChatService:
                 clock=self.clock,
                 cost_model=providers.cost_model,
                 probe=probe,
-                filter=self.guard.output_filter(),
+                filter=filter,
                 before_retry=reservation.renew,
             )
         except BaseException:
@@ -305,6 +307,11 @@ def _check_request_id(request_id: str | None) -> str:
 
 def _provider_of(info: ProviderRow) -> str:
     return info.name.partition(":")[0]
+
+
+def _label_caller(caller_id: str, tab: str | None) -> dict[str, str | None]:
+    """Return what the log says of the caller: the key's id, if any, and the tab of the page."""
+    return {"caller": _stream_owner(caller_id)} | ({"tab": tab} if tab else {})
 
 
 def _stream_owner(caller: str) -> str | None:

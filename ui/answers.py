@@ -225,6 +225,7 @@ class AnswerService:
             providers=providers,
             open_session=partial(new_session, name),
             paid_by_caller=paid_by_caller,
+            caller_keys=[*page_session.own_keys.values()],
             probe=probe,
             observer=observer,
         )

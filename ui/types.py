@@ -1,6 +1,6 @@
 """Interfaces that the page requires of the service. `server.chat_service.ChatService` implements them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -101,13 +101,14 @@ class AnswerSource(Protocol):
         providers: ProviderSource | None = None,
         open_session: Callable[[], Session] | None = None,
         paid_by_caller: bool = False,
+        caller_keys: Collection[str] = (),
         probe: Probe | None = None,
         observer: AnswerObserver | None = None,
     ) -> PageAnswer:
         """Admit the caller, validate the request, reserve its budget, and start its answer.
 
-        The caller must close the answer or buffer it. `observer` is told of its events and of its end. Raises
-        RejectionError or UsageError, which are recorded already.
+        The caller must close the answer or buffer it. `caller_keys` are removed from it. `observer` is told of its
+        events and of its end. Raises RejectionError or UsageError, which are recorded already.
         """
 
     async def buffer_answer(self, stream_id: str, orphan_timeout_s: float) -> PageReader:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -166,13 +166,15 @@ def test_spending_is_recorded_after_stop() -> None:
     assert run_on_virtual_time(main()) == (Decimal("0.01"), 1, 0)
 
 
-def make_service_with_keys() -> tuple[AnswerService, list[Mapping[str, str]], list[FakeProviders]]:
+def make_service_with_keys(
+    words: Sequence[str] = ("one ", "two ", "three"),
+) -> tuple[AnswerService, list[Mapping[str, str]], list[FakeProviders]]:
     received_keys: list[Mapping[str, str]] = []
     created_providers: list[FakeProviders] = []
 
     def with_keys(keys: Mapping[str, str]) -> FakeProviders:
         received_keys.append(dict(keys))
-        created_providers.append(FakeProviders(SlowAdapter(), has_key=True))
+        created_providers.append(FakeProviders(SlowAdapter(words=words), has_key=True))
         return created_providers[-1]
 
     return make_answer_service(FakeProviders(SlowAdapter()), with_keys=with_keys), received_keys, created_providers
@@ -204,6 +206,18 @@ def test_page_key_is_used_only_by_its_page_and_removed_on_close(caplog: pytest.L
     assert received_keys == [{"OPENAI_API_KEY": KEY}] and closed == [True]
     assert not any(KEY in text for text in (*shown, caplog.text))
     assert strings.KEY_REMOVED in shown[3]
+
+
+def test_page_key_quoted_by_its_provider_is_removed_from_the_answer() -> None:
+    async def main() -> str:
+        answer_service, _, _ = make_service_with_keys(("It is ", KEY[:9], KEY[9:], ", is it not?"))
+        await ChatHandlers(answer_service).set_key("openai:a", KEY, make_request())
+        view = await ask_to_end(answer_service, provider="openai:a")
+        assert view.receipt is not None
+        return str(view.messages())
+
+    shown = run_on_virtual_time(main())
+    assert "It is [removed], is it not?" in shown and KEY not in shown
 
 
 def test_page_key_can_be_removed() -> None:

@@ -42,10 +42,12 @@ class FakeProviderInfo:
 
 
 class SlowAdapter(InProcessAdapter):
-    """An adapter that waits, then sends "one two three" at a word per second; `cut` ends it there. Records requests."""
+    """An adapter that waits, then sends its words, one per second; `cut` ends it there. Records requests."""
 
-    def __init__(self, first_s: float = 1.0, *, cut: bool = False) -> None:
-        self.first_s, self.cut = first_s, cut
+    def __init__(
+        self, first_s: float = 1.0, *, cut: bool = False, words: Sequence[str] = ("one ", "two ", "three")
+    ) -> None:
+        self.first_s, self.cut, self.words = first_s, cut, words
         self.requests: list[ChatRequest] = []
         self.closed_s: list[float] = []
 
@@ -53,7 +55,7 @@ class SlowAdapter(InProcessAdapter):
         self.requests.append(request)
         try:
             await asyncio.sleep(self.first_s)
-            for word in ("one ", "two ", "three"):
+            for word in self.words:
                 yield TextDelta(word)
                 await asyncio.sleep(1.0)
             if self.cut:
