@@ -24,6 +24,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -158,7 +159,7 @@ def ask(page: Page, state: StopState) -> int:
     index = len(state.upstream.requests(state.model))
     page.locator("#sg-message textarea").fill("Go on.")
     page.locator("#sg-message textarea").press("Enter")
-    pause = lambda: page.wait_for_timeout(10)  # noqa: E731 - the browser must process its events meanwhile
+    pause = partial(page.wait_for_timeout, 10)  # the browser must process its events meanwhile
     wait_request(state.upstream, state.model, index, pause)
     wait_for_words(page, state.words)
     while not state.is_reached():
@@ -186,8 +187,7 @@ def stop_page(page: Page, state: StopState, *, reloads: bool) -> dict[str, float
         marks = page.evaluate("window.stop")
         times_s = {"shown": (marks["shown"] - marks["pressed"]) / 1000}
         if state.has_connection:
-            pause = lambda: page.wait_for_timeout(10)  # noqa: E731 - as above
-            left_s = wait_left(state.upstream, state.model, index, pause)
+            left_s = wait_left(state.upstream, state.model, index, partial(page.wait_for_timeout, 10))
             times_s["end"] = left_s - marks["pressed"] / 1000 + time.time() - time.monotonic()
     button.wait_for(state="detached")
     return times_s

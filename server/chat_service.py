@@ -112,14 +112,13 @@ class ChatService:
     ) -> ActiveAnswer:
         """Admit the caller, validate the request, reserve its budget, and start its answer.
 
-        A `caller` that is a str has been admitted before, and this is its id. `names` are tried in order. `wire` and `tab` label
-        the answer in metrics and log. `providers` replaces the service's, and `open_session` the session with them.
-        `paid_by_caller`: they use the caller's own API keys, so that any model may be asked, and only tokens count
-        against the budgets. `caller_keys` are removed from the answer. `observer` is told what the metrics are.
+        A `caller` that is a str has been admitted before, and this is its id. `names` are tried in order. `wire` and
+        `tab` label the answer in metrics and log. `providers` replaces the service's, and `open_session` the session
+        with them. `paid_by_caller`: they use the caller's own API keys, so that any model may be asked, and only tokens
+        count against the budgets. `caller_keys` are removed from the answer. `observer` is told what the metrics are.
 
-        The returned answer must be closed; it then settles the budget and records its metrics and its log line. Raises
-        RejectionError when the guard rejects the request, and UsageError when a provider, strategy or effort is
-        unknown; both are recorded here, once.
+        The returned answer must be closed; it then settles the budget and records its metrics and log line. Raises
+        RejectionError by the guard, UsageError for an unknown provider, strategy or effort; both are recorded here.
         """
         providers = providers or self.providers
         with self.recording_rejections():

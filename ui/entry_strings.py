@@ -17,10 +17,12 @@ LINK_PICTURE = "One stream under two strategies: its chunks one by one, and in b
 FIRST_TITLE = "{model} on {place}, no key"
 THIS_CPU = "this machine’s CPU"
 SPACE_CPU = "this Space’s CPU"
-FIRST_SENTENCE = "A real model that runs here. Every answer is streamed, and measured while it comes."
+FIRST_SENTENCE = (
+    "A real model that runs here. Every answer is measured while it comes, and goes on when you reload the page."
+)
 CARD_CHAT = "Ask a question"
 CARD_COMPARE = "Compare two answers"
-CARD_COMPARE_INFO = "The model here starts at once, a simulated one 2 s later. Which of them ends first?"
+CARD_COMPARE_INFO = "The model here starts at once, a simulated one 2 s later: TTFT and tokens/s side by side."
 CARD_BREAK = "Break the stream"
 CARD_BREAK_INFO = "A simulated provider answers 503: watch the page wait, retry and recover."
 CARD_BATCH = "Batch against direct"

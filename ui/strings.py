@@ -309,6 +309,7 @@ TRANSITIONS: dict[tuple[State, State], str] = {
 """Why an answer passes from one state to another."""
 MACHINE_LABEL = "State machine of the answer, now: {state}"
 MACHINE_TITLE = "State machine"
+RETRIED = ("after 1 retry", "after {count} retries")
 STOPPED_BY_USER = "by Stop"
 PIPELINE_INTRO = (
     "One stream, two strategies: both receive the same chunks at the same time, and release them differently."

@@ -19,6 +19,7 @@ def test_cards_start_something_and_an_answer_can_be_rated(chat: ChatPage, feedba
     page.get_by_role("button", name=entry_strings.CARD_BREAK).press("Enter")
     machine = page.locator("svg.sg-machine")
     expect(machine).to_have_attribute("data-state", "succeeded", timeout=chat.patience_s * 1000)
+    expect(page.locator("#sg-run-stage")).to_contain_text("Done · after 1 retry")
     visited = machine.locator("g.sg-visited text").all_text_contents()
     assert strings.STATES["retrying"] in visited
     expect(page).to_have_url(re.compile(r"/\?tab=pipeline&scenario=sim:fault-503-once$"))

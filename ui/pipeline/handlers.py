@@ -60,7 +60,8 @@ class PipelineHandlers:
             measured = {strategy_name(kind, interval_ms): pane.stats() for kind, pane in zip(kinds, panes, strict=True)}
             diagrams = buffering_diagram.buffering_html(play.received, interval_ms / 1000, measured)
             diagram, _ = state_watch.render_current(opened.answer)
-            yield _last_update(receipt, panes, diagram, diagrams, simulated=simulated)
+            retries = opened.answer.session.states.count("retrying")
+            yield _last_update(receipt, panes, diagram, diagrams, simulated=simulated, retries=retries)
         except Exception as error:
             words, retry_after_s = self._answer_service.explain(error)
             yield _rejection_update(words, retry_after_s)
@@ -183,11 +184,12 @@ def strategy_name(kind: str, interval_ms: float) -> str:
 
 
 def _last_update(
-    receipt: Receipt, panes: Sequence[Pane], diagram: str, diagrams: str, *, simulated: bool
+    receipt: Receipt, panes: Sequence[Pane], diagram: str, diagrams: str, *, simulated: bool, retries: int
 ) -> PipelineUpdate:
     label = (f"{strings.SIMULATED_LABEL} · " if simulated else "") + html.outcome_label(receipt)
     kind = "good" if html.is_complete(receipt) else "idle" if receipt.outcome == "cancelled" else "bad"
-    extra = receipt.error.message if receipt.error else ""
+    retried = html.format_number(retries, strings.RETRIED) if retries else ""
+    extra = receipt.error.message if receipt.error else retried
     line = html.stage_html(label, None, extra, kind=kind)
     stats_htmls = [_stats_html(pane.stats()) for pane in panes]
     return (
