@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
+import repository_path  # noqa: F401  importing it is what it is for
 from answer_record import AnswerRecord
 from base_user import LoadShape, RequestPlan, StreamUser
 from http_exchange import HttpExchange, record_error, record_rejection

@@ -12,6 +12,7 @@ from configargparse import ArgumentTypeError
 from locust import events
 from shapes import SHAPES
 
+from evaluation.analysis.slo import parse_slo
 from evaluation.levels import parse_user_levels
 from evaluation.prompts.prompt_file import read_prompts
 from streaming.errors import UsageError
@@ -110,6 +111,7 @@ def _add_test_options(add: Callable[..., Any]) -> None:
     add("--out", default="", env_var="LOAD_OUT", help="folder for the results and the report (out/load-TIME)")
     add(
         "--slo",
+        type=_check_slo,
         default="",
         env_var="LOAD_SLO",
         help="objectives: ttft_p95<800ms … (failed<1%%); exit code 1 if missed",
@@ -126,6 +128,16 @@ def _check_prompts_file(text: str) -> str:
     try:
         if text:
             read_prompts(Path(text))
+    except UsageError as error:
+        raise ArgumentTypeError(to_line(str(error))) from None
+    return text
+
+
+def _check_slo(text: str) -> str:
+    """Return `text` if it is a list of objectives; an empty one is that of every test. Raises ArgumentTypeError."""
+    try:
+        if text:
+            parse_slo(text)
     except UsageError as error:
         raise ArgumentTypeError(to_line(str(error))) from None
     return text

@@ -6,6 +6,7 @@ Run it directly, with or without /v1 in the address:
 
 from typing import Any
 
+import repository_path  # noqa: F401  importing it is what it is for
 from answer_record import AnswerRecord
 from base_user import LoadShape, RequestPlan, StreamUser, message_fields
 from http_exchange import HttpExchange, record_error, record_rejection

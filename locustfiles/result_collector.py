@@ -33,10 +33,12 @@ from locust.runners import MasterRunner, WorkerRunner
 
 from evaluation.levels import parse_user_levels
 from streaming.clock import utc_now
+from streaming.errors import UsageError
 from streaming.os_limits import set_realtime_priority
 
 ANSWERS_FILE = "answers.jsonl"
 _POLL_INTERVAL_S = 0.05
+_WORKERS_TIMEOUT_S = 15.0
 _SLICE_ITEMS = 8
 T = TypeVar("T")
 _PROJECT_ROOT = Path(__file__).resolve().parent.parent
@@ -114,7 +116,11 @@ def _on_init(environment: Environment, runner: Any, **_: object) -> None:
     if not isinstance(runner, WorkerRunner):
         runner.register_message("answer", _on_answer)
         runner.register_message("done", _on_worker_done)
-        _open_answers_file(environment)
+        try:
+            _open_answers_file(environment)
+        except UsageError as error:
+            _dismiss_workers(runner, environment.parsed_options)
+            sys.exit(f"error: {error}")
 
 
 @events.test_start.add_listener
@@ -216,21 +222,35 @@ def _on_answer(environment: Environment, msg: Any, **_: object) -> None:
 
 
 def _open_answers_file(environment: Environment) -> None:
-    """Create the folder and the file before the first answer."""
+    """Create the folder and the file before the first answer. Raises UsageError."""
     options = environment.parsed_options
     if options is None:
         return
     if options.headless and not environment.host:
-        sys.exit("error: --host: no service is named (use -H with its address, for example -H http://127.0.0.1:7860)")
+        raise UsageError("--host: no service is named (use -H with its address, for example -H http://127.0.0.1:7860)")
     if environment.host and not environment.host.lower().startswith(("http://", "https://")):
-        sys.exit(f"error: --host {environment.host}: has no scheme (write it with http:// or https:// before it)")
+        raise UsageError(f"--host {environment.host}: has no scheme (write it with http:// or https:// before it)")
     if options.slo and not options.report:
-        sys.exit("error: --no-report: leaves the objectives of --slo without a verdict (leave out one of the two)")
+        raise UsageError("--no-report: leaves the objectives of --slo without a verdict (leave out one of the two)")
     folder = Path(options.out or Path("out", f"load-{datetime.now(UTC):%Y%m%d-%H%M%S}")).absolute()
-    if (folder / ANSWERS_FILE).exists():
-        sys.exit(f"error: --out {options.out}: contains a load test already (choose a new or an empty folder)")
-    folder.mkdir(parents=True, exist_ok=True)
-    state.folder, state.file = folder, (folder / ANSWERS_FILE).open("a", encoding="utf-8")
+    try:
+        if (folder / ANSWERS_FILE).exists():
+            raise UsageError(f"--out {options.out}: contains a load test already (choose a new or an empty folder)")
+        folder.mkdir(parents=True, exist_ok=True)
+        state.folder, state.file = folder, (folder / ANSWERS_FILE).open("a", encoding="utf-8")
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UsageError(f"--out {folder}: cannot be written ({reason}; choose another folder)") from None
+
+
+def _dismiss_workers(runner: Any, options: Any) -> None:
+    """End the workers that Locust has started with `--processes`: it ends without them when a test cannot start."""
+    if not isinstance(runner, MasterRunner) or not options.processes:
+        return
+    with gevent.Timeout(_WORKERS_TIMEOUT_S, False):
+        while len(runner.clients.ready) < options.expect_workers:
+            gevent.sleep(_POLL_INTERVAL_S)
+    runner.quit()
 
 
 def _write_head(environment: Environment, options: Any) -> None:

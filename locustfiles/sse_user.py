@@ -5,6 +5,7 @@ decoded after the stream has ended, so that decoding does not delay the reads of
 """
 
 import gevent
+import repository_path  # noqa: F401  importing it is what it is for
 from answer_record import AnswerRecord, AnswerRecorder
 from base_user import SLOW_PAUSE_S, LoadShape, RequestPlan, StreamUser
 from http_exchange import HttpExchange, record_error, record_rejection

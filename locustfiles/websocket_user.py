@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 import gevent
+import repository_path  # noqa: F401  importing it is what it is for
 from answer_record import AnswerRecord, AnswerRecorder
 from base_user import SLOW_PAUSE_S, LoadShape, RequestPlan, StreamUser
 from http_exchange import ERRORS, record_error, record_rejection

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from evaluation.backends.service_process import running_service as started_servi
 from evaluation.calibration import model
 from evaluation.load_test import import_answers
 from evaluation.load_test.calibrate import observed_answer
+from evaluation.schema import read_trials
 from simulator.server import read_log
 from tests.simulator_process import run_simulator_process
 
@@ -272,6 +274,8 @@ def test_error_in_one_stream_does_not_delay_other_users(url: str, tmp_path: Path
         (["--cancel-rate", "2"], "'2' is not a share (write a number from 0 to 1)"),
         (["--think-s", "5-1"], "the first number is the larger one"),
         (["--prompts", "nowhere.txt"], "nowhere.txt: No such file or directory"),
+        (["--slo", "quickly"], "'quickly'"),
+        (["--no-report", "--slo", "failed<1%"], "error: --no-report: leaves the objectives of --slo without a verdict"),
     ],
 )
 def test_invalid_locust_command_fails_at_once_with_message(arguments: list[str], words: str, tmp_path: Path) -> None:
@@ -279,6 +283,27 @@ def test_invalid_locust_command_fails_at_once_with_message(arguments: list[str],
     assert done.returncode != 0
     assert words in done.stderr
     assert not (tmp_path / "load").exists()
+
+
+def test_locust_master_that_cannot_start_leaves_no_worker(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = str(listener.getsockname()[1])
+    workers = ["--processes", "2", "--master-bind-host", "127.0.0.1", "--master-bind-port", port, "--master-port", port]
+    done = run_locust("sse", "http://127.0.0.1:9", tmp_path / "file" / "load", *workers)
+    # The workers write to the same pipes: reading these to their end waited for the last of them.
+    assert done.returncode == 1 and "Shutting down" in done.stderr and "heartbeat" not in done.stderr
+    (line,) = (line for line in done.stderr.splitlines() if line.startswith("error: "))
+    assert line.startswith(f"error: --out {tmp_path / 'file' / 'load'}: cannot be written (Not a directory")
+
+
+def test_locust_runs_in_any_folder(url: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "locust", "-f", str(ROOT / "locustfiles" / "sse_user.py"), "--headless"]
+    command += ["-H", url, "-u", "2", "-r", "2", "-t", "2s", *QUICK_OPTIONS]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    assert "Traceback" not in done.stderr, done.stderr
+    (folder,) = (tmp_path / "out").iterdir()
+    assert {trial.outcome for trial in read_trials(folder)} == {"completed"}
 
 
 def test_unreachable_service_is_recorded_as_network_failure(tmp_path: Path) -> None:
