@@ -108,11 +108,11 @@ class TimedExchange:
     def found_closed(self) -> bool:
         """Whether the request found no connection, so that it has not been processed and can be sent over another one.
 
-        The peer had closed the reused connection, or none was open when the gate opened.
+        The peer had closed the reused connection, or the one that was opened ahead, or had refused that one.
         """
-        if self._gate is not None and self.sent_s is None:
-            return self.ending != CloseReason.LEFT
         ended = self.ending in (CloseReason.CLOSED, CloseReason.RESET)
+        if self._gate is not None and self.sent_s is None:
+            return ended or self.ending == CloseReason.UNREACHABLE
         return self.reused and self.first_byte_s is None and ended
 
     @property

@@ -18,12 +18,14 @@ import pytest
 from simulator.certificate import make_self_signed
 from simulator.server import read_log
 from streaming.clock import monotonic
+from streaming.http.addresses import AddressInfo
 from streaming.http.connection import Origin, Proxy
 from streaming.http.response_parser import ResponseParser
 from streaming.http.timed_exchange import ExchangeTimeouts, TimedExchange
 from streaming.http.timestamped_sockets import TimestampingSelector
 from tests.arrival_times import assert_arrived_after_sends, assert_arrived_between_sends
 from tests.integration.raw_server import WAIT_TIMEOUT_S, RawConnection, RawServer, Script, run_raw_server
+from tests.integration.silent_address import open_silent_address
 from tests.simulator_process import PATHS, encode_request, question_body, run_simulator_process
 
 T = TypeVar("T")
@@ -203,6 +205,18 @@ def test_exchange_whose_peer_leaves_before_the_gate_opens_has_sent_nothing(greet
     exchange = asyncio.run(main())
     assert (exchange.ending, exchange.sent_s, exchange.response_head) == ("closed", None, None)
     assert exchange.found_closed, "it can be sent over another connection"
+
+
+def test_exchange_that_could_not_connect_in_time_is_not_sent_again_after_its_gate() -> None:
+    async def main(address: AddressInfo) -> TimedExchange:
+        async with open_selector() as sockets:
+            limits, target = ExchangeTimeouts(connect_s=0.1), Origin(*address[4][:2])
+            async with TimedExchange(sockets, target, REQUEST, limits, partial(asyncio.sleep, 0)) as exchange:
+                return exchange
+
+    with open_silent_address() as address:
+        exchange = asyncio.run(main(address))
+    assert exchange.ending == "connect_timeout" and not exchange.found_closed
 
 
 def test_gate_that_raises_closes_the_connection_of_its_exchange() -> None:
