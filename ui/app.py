@@ -150,7 +150,7 @@ def build_page(
             page.load(sign_in, queue=False, **event_options())
         page.unload(close_session)
         page.load(None, None, brought, js=KEPT_BROUGHT)
-        _limit_progress_indicators(page)
+        _show_no_progress(page)
         page.queue(api_open=False, max_size=QUEUE_SIZE, default_concurrency_limit=CONCURRENCY_LIMIT)
     return page
 
@@ -177,14 +177,15 @@ def _add_tabs(
     return shared[-1]
 
 
-def _limit_progress_indicators(page: gr.Blocks) -> None:
-    """Show an event's progress only on the components named for it, otherwise on its chats.
+def _show_no_progress(page: gr.Blocks) -> None:
+    """Show no event's progress on a component unless it is named for it: the page has its own stages.
 
-    By default Gradio redraws the progress on every output of every event that ever ran, with each update of an answer.
+    By default Gradio copies all that the outputs of an event show, such as the whole conversation, with each update of
+    an answer, only to say on them that it is still coming.
     """
     for event in page.fns.values():
         if event.show_progress_on is None:
-            event.show_progress_on = [part for part in event.outputs if isinstance(part, gr.Chatbot)]
+            event.show_progress_on = []
 
 
 def _providers_with_keys(settings: Settings, keys: Mapping[str, str]) -> ProviderRegistry:

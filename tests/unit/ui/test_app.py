@@ -65,9 +65,9 @@ def test_stale_update_is_discarded_from_all_cleared_outputs(page_config: Any) ->
     assert all(outputs == emptied[0] for outputs in settled)
 
 
-def test_progress_is_shown_only_on_chats_and_report(page_config: Any) -> None:
+def test_progress_is_shown_only_on_report(page_config: Any) -> None:
     component_types = {type(part) for f in page_functions(page_config) for part in f.show_progress_on}
-    assert component_types == {gr.Chatbot, gr.Markdown}, "chats, and the report of a run that is read"
+    assert component_types == {gr.Markdown}, "the report of a run that is read"
 
 
 def test_provider_picker_is_no_event_input(page_config: Any) -> None:
