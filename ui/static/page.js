@@ -2,17 +2,24 @@
 () => {
   const find = (selector) => document.querySelector(selector);
   const visible = (element) => element !== null && element.offsetParent !== null;
+  // Change nothing that is already so: each change of an attribute styles the page anew, and some are observed here.
+  const setAttribute = (element, name, value) => {
+    if (element.getAttribute(name) !== value) element.setAttribute(name, value);
+  };
+  const setProperty = (element, name, value) => {
+    if (element[name] !== value) element[name] = value;
+  };
 
   const settings = find("#sg-settings .toggle-button");
   settings.title = "Settings";
   settings.setAttribute("aria-label", "Settings");
   // What Gradio opens and closes without saying so to screen readers.
   const tellExpanded = () => {
-    settings.setAttribute("aria-expanded", String(find("#sg-settings.open") !== null));
-    for (const button of document.querySelectorAll("button.label-wrap"))
-      button.setAttribute("aria-expanded", String(button.classList.contains("open")));
+    const tell = (element, isOpen) => setAttribute(element, "aria-expanded", String(isOpen));
+    tell(settings, find("#sg-settings.open") !== null);
+    for (const button of document.querySelectorAll("button.label-wrap")) tell(button, button.classList.contains("open"));
     for (const title of document.querySelectorAll(".thought-group .title"))
-      title.setAttribute("aria-expanded", String(title.parentElement.querySelector(".content, .content-preview") !== null));
+      tell(title, title.parentElement.querySelector(".content, .content-preview") !== null);
   };
   for (const kind of ["click", "keyup"]) document.addEventListener(kind, () => requestAnimationFrame(tellExpanded));
   // On a busy machine Gradio opens the settings only after that frame, and adds or removes no element.
@@ -64,6 +71,7 @@
   });
 
   window.streamgauge = {
+    setProperty,
     // What other scripts add to the page whenever it has changed.
     afterMend: [],
     // Do as a user would: fill in the textbox and press Send.
@@ -172,13 +180,12 @@
     groupProviders();
     const standard = find("#sg-badge [data-model]")?.dataset.model;
     const model = find("#sg-model input");
-    model.placeholder = standard ? `Default (${standard})` : "Default";
-    model.title = `Leave empty for the default${standard ? ` (${standard})` : ""}`;
+    setProperty(model, "placeholder", standard ? `Default (${standard})` : "Default");
+    setProperty(model, "title", `Leave empty for the default${standard ? ` (${standard})` : ""}`);
     for (const arrow of document.querySelectorAll(".thought-group .title .arrow:not([inert])")) arrow.inert = true;
-    for (const fold of document.querySelectorAll("#sg-who > button")) {
-      const open = String(fold.classList.contains("open"));
-      if (fold.getAttribute("aria-expanded") !== open) fold.setAttribute("aria-expanded", open);
-    }
+    for (const fold of document.querySelectorAll("#sg-who > button"))
+      setAttribute(fold, "aria-expanded", String(fold.classList.contains("open")));
+    find("#sg-tab-chat").toggleAttribute("data-retry", find("#sg-retry:not(.hidden)") !== null);
     for (const empty of document.querySelectorAll(".empty[aria-label]:not([role])")) empty.setAttribute("role", "img");
     for (const table of document.querySelectorAll(".sg-tables table:not([tabindex])")) table.tabIndex = 0;
     for (const content of document.querySelectorAll('[role="log"] > .message-wrap')) {
@@ -196,8 +203,7 @@
     for (const list of document.querySelectorAll(".sg-figures")) {
       const texts = list.dataset.values.split("|");
       for (const element of list.closest(".sg-column, [role=tabpanel]").querySelectorAll("[data-figure]")) {
-        const text = texts[element.dataset.figure];
-        if (element.textContent !== text) element.textContent = text;
+        setProperty(element, "textContent", texts[element.dataset.figure]);
       }
     }
   };
@@ -229,10 +235,10 @@
   // The direction of a list is that of its items, which must have none of their own.
   const BLOCKS = ["p", "ul", "ol", "h1", "h2", "h3", "h4", "h5", "h6", "td", "th"];
   const DIRECTED = BLOCKS.map((name) => `[role="log"] .md ${name}:not([dir])`).join();
-  const complete = () => {
-    for (const block of document.querySelectorAll(DIRECTED)) block.dir = "auto";
-    for (const table of document.querySelectorAll('[role="log"] .md table:not([tabindex])')) table.tabIndex = 0;
-    for (const code of document.querySelectorAll('[role="log"] .md pre code[class*="language-"]:not([data-seen])')) {
+  const complete = (part) => {
+    for (const block of part.querySelectorAll(DIRECTED)) block.dir = "auto";
+    for (const table of part.querySelectorAll('[role="log"] .md table:not([tabindex])')) table.tabIndex = 0;
+    for (const code of part.querySelectorAll('[role="log"] .md pre code[class*="language-"]:not([data-seen])')) {
       code.dataset.seen = "";
       const grammar = code.querySelector(".token") ? null : grammarOf(code);
       if (grammar) code.innerHTML = window.Prism.highlight(code.textContent, grammar, "similar");
@@ -250,6 +256,9 @@
   // next request unless the user has moved it meanwhile; do not open a touch keyboard for it.
   const homes = ["#sg-message textarea", "#sg-compare-prompt textarea", "#sg-run"];
   const usable = (element) => visible(element) && !element.disabled;
+  for (const kind of ["focusin", "focusout"]) document.addEventListener(kind, ({ target }) => {
+    if (target.matches("#sg-message textarea")) find("#sg-tab-chat").toggleAttribute("data-writing", kind === "focusin");
+  });
   let last = null, tab = null;
   document.addEventListener("focusin", (event) => {
     last = event.target;
@@ -287,22 +296,22 @@
     reporting = false;
   };
 
-  // Run in the frame that renders the change: reading positions earlier would force an extra layout. Changes inside an
-  // answer's text, and of its figures, need no repair of the page. A hidden or disabled element loses the focus only
-  // after that frame.
-  let due = false, drawn = false;
+  // Run in the frame that renders the change: reading positions earlier would force an extra layout. What changes with
+  // each update of an answer, its text, its figures and the state of the buttons below it, needs no repair of the page.
+  // A hidden or disabled element loses the focus only after that frame.
+  let due = false;
+  const parts = new Set();
   const changed = new MutationObserver((changes) => {
-    if (!drawn) {
-      drawn = true;
-      requestAnimationFrame(() => {
-        drawn = false;
-        fill();
-        complete();
-        reportDrawn();
-      });
-    }
-    const isOfAnswer = ({ target, attributeName }) =>
-      attributeName?.startsWith("data-") || target.closest('[role="log"] .md, #sg-figures');
+    if (parts.size === 0) requestAnimationFrame(() => {
+      fill();
+      parts.forEach(complete);
+      parts.clear();
+      reportDrawn();
+    });
+    for (const { target } of changes) parts.add(target.closest(".md") ?? target);
+    const isOfAnswer = ({ target, attributeName }) => attributeName?.startsWith("data-")
+      || target.closest('[role="log"] .md, #sg-figures, [data-figure], [data-testid="status-tracker"]')
+      || (attributeName === "disabled" && target.closest(".message-buttons"));
     if (due || changes.every(isOfAnswer)) return;
     due = true;
     requestAnimationFrame(() => {
@@ -315,6 +324,7 @@
   changed.observe(find("#sg-line"), { childList: true, subtree: true, attributes: true });
   mend();
   fill();
+  complete(document);
   for (const box of document.querySelectorAll("textarea")) box.dir = "auto";
 
   // Gradio makes room for the settings on a window resize, which it misses while another tab is shown.

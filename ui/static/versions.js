@@ -1,7 +1,7 @@
 // Under each question of the chat: its versions, and the button that edits it. The edited text is in the message box, and
 // sending it begins another branch of the conversation.
 () => {
-  const conversation = window.streamgaugeConversation;
+  const conversation = window.streamgaugeConversation, { setProperty } = window.streamgauge;
   const box = () => document.querySelector("#sg-message textarea"), bar = document.querySelector("#sg-editing p");
   const ICONS = { edit: "M4 20l4-1L19 8l-3-3L5 16zM14 7l3 3", earlier: "M15 5l-7 7 7 7", later: "M9 5l7 7-7 7" };
   const LABELS = { edit: "Edit message", earlier: "Earlier version", later: "Later version" };
@@ -26,12 +26,13 @@
       if (controls.parentElement !== place) place.prepend(controls);
       const { number, count } = versions[at] ?? { number: 1, count: 1 }, words = count > 1 ? `${number}/${count}` : "";
       const [earlier, text, later] = controls.children;
-      if (text.textContent !== words) text.textContent = words;
-      [earlier.hidden, later.hidden] = [count === 1, count === 1];
-      [earlier.disabled, later.disabled] = [number === 1, number === count];
-      controls.dataset.at = at;
+      setProperty(text, "textContent", words);
+      for (const button of [earlier, later]) setProperty(button, "hidden", count === 1);
+      setProperty(earlier, "disabled", number === 1);
+      setProperty(later, "disabled", number === count);
+      setProperty(controls.dataset, "at", String(at));
     });
-    bar.hidden = !conversation.editing;
+    setProperty(bar, "hidden", !conversation.editing);
   };
   window.streamgauge.afterMend.push(draw);
   draw();
