@@ -71,8 +71,13 @@ def _choose_trace(result: RunModel) -> tuple[tuple[Prompt, ...], RequestTrace] |
             raise InvalidScenarioError(key, words)
     path, speed_up = Path(result.trace), result.speed_up or 1.0
     prompts = read_trace(path, speed_up, result.prompt_count)
-    if mean_rate(prompts) > MAX_RATE:
-        raise InvalidScenarioError("speed_up", f"speed-up: too fast (at most {MAX_RATE:g} requests per second)")
+    if (rate := mean_rate(prompts)) > MAX_RATE:
+        words = (
+            f"trace: {rate:g} requests per second (at most {MAX_RATE:g}: use a smaller --speed-up or --prompt-count)"
+        )
+        raise InvalidScenarioError("trace", words)
+    if rate <= 0:
+        raise InvalidScenarioError("trace", "trace: its requests are weeks apart (use a larger --speed-up)")
     return prompts, RequestTrace(path.name, speed_up, round(repeated_share(prompts), 6))
 
 

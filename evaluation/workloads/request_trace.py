@@ -53,9 +53,9 @@ def read_trace(path: Path, speed_up: float = 1.0, count: int | None = None) -> t
 
 
 def mean_rate(prompts: Sequence[Prompt]) -> float:
-    """Return the requests per second of a trace; of requests that all came at once, their number."""
+    """Return the requests per second of a trace; of requests that all came within a second, their number."""
     span_s = (prompts[-1].start_s or 0.0) - (prompts[0].start_s or 0.0)
-    return round((len(prompts) - 1) / span_s, 6) if span_s > 0 else float(len(prompts))
+    return round((len(prompts) - 1) / span_s, 6) if span_s > 1 else float(len(prompts))
 
 
 def repeated_share(prompts: Sequence[Prompt]) -> float:

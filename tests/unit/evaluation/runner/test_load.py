@@ -166,6 +166,19 @@ def test_unreached_rate_is_reported_as_shortfall() -> None:
     assert result["latest_start_s"] == pytest.approx(0.9)
 
 
+def test_burst_that_starts_within_milliseconds_has_no_shortfall() -> None:
+    async def start_burst() -> dict[str, object]:
+        watch = LoadMonitor(loop_clock())
+        for number in range(10):
+            watch.on_start(number * 0.0001, "m")
+            await asyncio.sleep(0.0002)
+        return watch.summary(factories.make_scenario(rate=10.0))
+
+    result = run_on_virtual_time(start_burst())
+    assert (result["drawn_rate_per_s"], result["starts_per_s"]) == (pytest.approx(10_000), pytest.approx(5_000))
+    assert result["shortfall"] is None and result["latest_start_s"] == pytest.approx(0.0009)
+
+
 @pytest.mark.parametrize(("starts", "words"), [(1, "fewer than two were started"), (3, None)])
 def test_rate_of_requests_that_were_all_due_at_once_has_no_shortfall(starts: int, words: str | None) -> None:
     async def start_at_once() -> dict[str, object]:

@@ -181,7 +181,6 @@ def test_invalid_line_ends_with_2_and_the_number_of_the_line(
         ("--workload 10/5", "workload: a trace says itself"),
         ("--max-tokens 5", "max-tokens: a trace says itself"),
         ("--speed-up 0", "speed_up: invalid value"),
-        ("--speed-up 1000000", "speed-up: too fast"),
         ("--repeats 2", "trace: is sent once"),
         ("--strategies direct,batch:100ms", "trace: is sent once"),
         ("--prompt-count 5", "prompt-count: out of range (use 1 to 4"),
@@ -193,6 +192,32 @@ def test_options_that_a_trace_replaces_are_rejected(
     arguments = ["run", "--providers", "sim:steady", "--trace", str(write_trace(tmp_path)), *options.split()]
     assert main([*arguments, "--out", str(tmp_path / "out")]) == 2
     assert words in capsys.readouterr().err
+
+
+def make_requests(*timestamps_ms: float) -> list[dict[str, Any]]:
+    return [{"timestamp": at_ms, "input_length": 20, "output_length": 3} for at_ms in timestamps_ms]
+
+
+def test_rate_of_a_burst_is_the_number_of_its_requests(tmp_path: Path) -> None:
+    for requests in (make_requests(0, 0.4, 0.8), make_requests(5, 5, 5)):
+        assert mean_rate(read_trace(write_trace(tmp_path, *requests))) == 3.0
+    assert mean_rate(read_trace(write_trace(tmp_path, *make_requests(0, 1000, 4000)))) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("timestamps_ms", "words"),
+    [
+        ([number / 2 for number in range(3000)], "trace: 2000 requests per second (at most 1000"),
+        ([7.0] * 1001, "trace: 1001 requests per second (at most 1000"),
+        ([0.0, 9e12], "trace: its requests are weeks apart (use a larger --speed-up)"),
+    ],
+)
+def test_trace_whose_rate_cannot_be_sent_is_rejected(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], timestamps_ms: list[float], words: str
+) -> None:
+    path = write_trace(tmp_path, *make_requests(*timestamps_ms))
+    arguments = ["run", "--providers", "sim:steady", "--trace", str(path), "--out", str(tmp_path / "out")]
+    assert main(arguments) == 2 and words in capsys.readouterr().err
 
 
 def test_speed_up_belongs_to_a_trace(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
