@@ -1,4 +1,4 @@
-"""Test of two concurrent users: neither sees data of the other, also after a reload, and no key is ever stored."""
+"""Tests of two concurrent users: neither sees data of the other in any tab, after a reload, a clear or in a file."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +8,7 @@ from playwright.sync_api import Browser, BrowserContext, expect
 
 from tests.e2e.canned_upstream import CannedUpstream
 from tests.e2e.chat_page import ANSWERS, ChatPage
+from tests.e2e.compare_page import ComparePage
 from tests.e2e.service import ServiceUnderTest
 
 BROWSER_STORAGE_SCRIPT = """async () => JSON.stringify([
@@ -42,6 +43,42 @@ class PageUser:
         self.chat.save_key("Groq", self.key)
         self.chat.ask(self.question)
         self.chat.wait_for_text()
+
+    def measure_in_other_tab(self, service: ServiceUnderTest) -> "PageUser":
+        """Open another tab of the browser; compare two answers there, vote, and run a stream through the pipeline."""
+        chat = ChatPage(self.chat.page.context.new_page()).open(service.address)
+        compare = ComparePage.open(chat)
+        compare.choose(0, "Simulated: steady")
+        compare.choose(1, "Simulated: bursty")
+        compare.send(f"Compared by {self.name}")
+        compare.wait_for_vote().get_by_role("button", name="A", exact=True).click()
+        expect(compare.tab.get_by_role("row").filter(has_text=self.name)).to_be_visible()
+        pipeline = chat.open_tab("Pipeline")
+        pipeline.locator("#sg-run-prompt input").fill(f"Streamed by {self.name}")
+        pipeline.locator("#sg-run").click()
+        expect(pipeline.locator("#sg-run-stage")).to_contain_text("Done")
+        chat.open_tab("Chat")
+        return PageUser(self.name, chat)
+
+    def clear_and_bring_back(self) -> None:
+        """Clear the conversation, and undo it."""
+        self.chat.clear()
+        self.chat.page.locator("#sg-undo-clear").click()
+        expect(self.chat.page.get_by_test_id("user")).to_have_text([self.question])
+
+    def exported_text(self) -> str:
+        """Return the files of this tab's conversation, and of the whole history."""
+        page, files = self.chat.page, []
+        self.chat.open_settings()
+        for name in ("Save as Markdown", "Save as JSON"):
+            with page.expect_download() as saved:
+                page.get_by_role("button", name=name).click()
+            files.append(saved.value.path().read_text())
+        page.locator("#sg-settings .toggle-button").click()
+        page.get_by_role("button", name="History", exact=True).click()
+        with page.expect_download() as saved:
+            page.get_by_role("button", name="Export all").click()
+        return "\n".join([*files, saved.value.path().read_text()])
 
     def page_content(self) -> str:
         """Return the whole content of the document, including hidden parts."""
@@ -97,3 +134,26 @@ def test_concurrent_users_never_see_each_others_data(
         assert len(canned_upstream.requests) == requests_before, (
             "the service's own key is never used in place of a lost one"
         )
+
+
+def test_four_tabs_of_two_users_never_show_the_other_user(
+    browser: Browser, service: ServiceUnderTest, canned_upstream: CannedUpstream
+) -> None:
+    with open_user_page("quillon", browser, service) as one, open_user_page("zephrine", browser, service) as two:
+        with canned_upstream.hold_answers():
+            for user in (one, two):
+                user.start_answer(canned_upstream)
+        for user in (one, two):
+            assert user.chat.wait_for_end() == "Done"
+            user.clear_and_bring_back()
+        others = [user.measure_in_other_tab(service) for user in (one, two)]
+        for user, tab, foreign in ((one, others[0], two.name), (two, others[1], one.name)):
+            expect(tab.chat.page.locator('#sg-chat [data-testid="user"]')).to_have_count(0)
+            assert user.question not in tab.page_content(), "another tab of the browser has a conversation of its own"
+            exported = user.exported_text(), tab.exported_text()
+            expect(tab.chat.page.get_by_role("dialog", name="History").locator("li span")).to_have_text([user.question])
+            assert all(user.question in text for text in (exported[0], exported[1], user.page_content()))
+            stored = user.chat.page.evaluate(BROWSER_STORAGE_SCRIPT), tab.chat.page.evaluate(BROWSER_STORAGE_SCRIPT)
+            places = [*exported, *stored, user.page_content(), tab.page_content()]
+            assert [foreign in place or user.key in place for place in places] == [False] * len(places)
+            expect(tab.chat.page.locator("#sg-badge")).not_to_contain_text("Your API key")
