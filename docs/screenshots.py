@@ -33,23 +33,28 @@ QUESTION = "Give me three tips for a good night's sleep."
 
 @dataclass(frozen=True)
 class Screenshot:
-    """One screenshot of a tab; `streaming`: taken during the answer."""
+    """One screenshot of a tab: the upper `height` pixels of its page in a window of `window_height` (`height`).
+
+    `moment` is when the Chat tab's is taken.
+    """
 
     name: str
     scheme: Literal["light", "dark"]
     width: int
     height: int
     tab: str = "Chat"
-    streaming: bool = False
+    moment: Literal["first", "streaming", "done"] = "done"
+    window_height: int | None = None
 
 
 SCREENSHOTS = (
+    Screenshot("first-view", "light", 1280, 800, moment="first"),
     Screenshot("chat-light", "light", 1280, 800),
-    Screenshot("chat-dark", "dark", 1280, 800, streaming=True),
+    Screenshot("chat-dark", "dark", 1280, 800, moment="streaming"),
     Screenshot("chat-phone", "light", 390, 844),
-    Screenshot("compare", "light", 1280, 1500, "Compare"),
-    Screenshot("pipeline", "dark", 1280, 1240, "Pipeline"),
-    Screenshot("results", "light", 1280, 1100, "Results"),
+    Screenshot("compare", "light", 1280, 1320, "Compare", window_height=720),
+    Screenshot("pipeline", "dark", 1280, 1330, "Pipeline", window_height=720),
+    Screenshot("results", "light", 1440, 1100, "Results"),
 )
 
 
@@ -82,27 +87,29 @@ def _draw_link_pictures(browser: Browser) -> None:
 def _take_screenshot(browser: Browser, address: str, screenshot: Screenshot) -> int:
     """Take a screenshot of one tab; return the file's size in bytes."""
     page = browser.new_page(
-        viewport={"width": screenshot.width, "height": screenshot.height},
+        viewport={"width": screenshot.width, "height": screenshot.window_height or screenshot.height},
         color_scheme=screenshot.scheme,
         reduced_motion="reduce",
     )
     page.goto(address)
-    page.locator("#sg-message textarea").wait_for(timeout=ANSWER_MS)
-    if screenshot.tab != "Chat":
-        page.get_by_role("tab", name=screenshot.tab, exact=True).click()
+    page.locator(".sg-first").wait_for(timeout=ANSWER_MS)
+    page.get_by_label("Settings").first.wait_for(state="attached", timeout=ANSWER_MS)
     _RUNNERS[screenshot.tab](page, screenshot)
     path = IMAGES / f"{screenshot.name}.png"
-    page.screenshot(path=path)
+    area = {"x": 0.0, "y": 0.0, "width": float(screenshot.width), "height": float(screenshot.height)}
+    page.screenshot(path=path, full_page=True, clip=area)
     page.close()
     return path.stat().st_size
 
 
 def _run_chat(page: Page, screenshot: Screenshot) -> None:
     box = page.locator("#sg-message textarea")
+    if screenshot.moment == "first":
+        return
     box.fill(QUESTION)
     box.press("Enter")
     page.locator('#sg-chat [data-testid="bot"]').first.wait_for(timeout=ANSWER_MS)
-    if screenshot.streaming:
+    if screenshot.moment == "streaming":
         page.wait_for_function(
             """() => [...document.querySelectorAll('#sg-chat [data-testid="bot"]')].at(-1).innerText.length > 200
                   || document.querySelector("#sg-message .stop-button") === null""",
@@ -114,17 +121,18 @@ def _run_chat(page: Page, screenshot: Screenshot) -> None:
 
 
 def _run_compare(page: Page, screenshot: Screenshot) -> None:
-    page.locator("#sg-compare-ask").click()
+    page.get_by_role("button", name="Compare two answers").click()
     page.locator("#sg-compare-results table").first.wait_for(timeout=ANSWER_MS)
     page.locator("#sg-tab-compare .js-plotly-plot").nth(2).wait_for(timeout=ANSWER_MS)
 
 
 def _run_pipeline(page: Page, screenshot: Screenshot) -> None:
-    page.locator("#sg-run").click()
+    page.get_by_role("button", name="Break the stream").click()
     page.locator("#sg-buffering figure").first.wait_for(timeout=ANSWER_MS)
 
 
 def _run_results(page: Page, screenshot: Screenshot) -> None:
+    page.get_by_role("tab", name=screenshot.tab, exact=True).click()
     page.locator("#sg-run-headline p").first.wait_for(timeout=ANSWER_MS)
     page.locator("#sg-run-picker input").click()
     page.get_by_role("option", name="Sample run").click()

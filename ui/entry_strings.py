@@ -17,9 +17,7 @@ LINK_PICTURE = "One stream under two strategies: its chunks one by one, and in b
 FIRST_TITLE = "{model} on {place}, no key"
 THIS_CPU = "this machine’s CPU"
 SPACE_CPU = "this Space’s CPU"
-FIRST_SENTENCE = (
-    "A real model that runs here. Every answer is measured while it comes, and goes on when you reload the page."
-)
+FIRST_SENTENCE = "A real model that runs here. Every answer is measured as it comes, and survives a reload."
 CARD_CHAT = "Ask a question"
 CARD_COMPARE = "Compare two answers"
 CARD_COMPARE_INFO = "The model here starts at once, a simulated one 2 s later: TTFT and tokens/s side by side."
