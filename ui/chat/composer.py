@@ -1,7 +1,7 @@
 """The composer's choices below the message: provider, model and strategy, and the API key that a provider needs."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import gradio as gr
@@ -99,8 +99,8 @@ class Composer:
         linked = self._linked
         picker.change(None, [picker, own, linked], [self.provider, box, linked, panel], js=_CHOOSE_PROVIDER)
         own.change(None, own, [self.provider, box], js="(name) => [name, '']")
-        self.provider.change(self._chat.key_info, self.provider, controls[1], queue=False, **event_options())
         self._keep_badge(shown)
+        self._call_after(self._updated, self._chat.key_info, [self.provider], controls[1])
         self._take_keys(controls, shown)
 
     def register_address(self, address: PageAddress, max_tokens: Component) -> None:
@@ -109,23 +109,34 @@ class Composer:
         address.offer(chat_providers=[name for _, name in usable_provider_choices(self._answer_service)])
         address.register("chat", written, [*written, self._linked], _update_choices)
 
+    def check_budget(self, budget: Component, price: Component, errors: Component) -> None:
+        """Check the budget in these fields whenever it, the price, the provider or the model changes.
+
+        Call after `render`.
+        """
+        inputs = [budget, price, self.provider, self.model]
+        changes = [field.change for field in (budget, price, self.model)]  # type: ignore[attr-defined]  # Gradio adds the events when it runs
+        at_once: dict[str, Any] = {"queue": False, **event_options()}
+        gr.on(changes, self._chat.check_budget, inputs, errors, trigger_mode="always_last", **at_once)
+        self._call_after(self._updated, self._chat.check_budget, inputs, errors)
+
     def _keep_badge(self, shown: list[Component]) -> None:
-        updated = self.provider.change(self._chat.badge, self.provider, shown, queue=False, **event_options())
-        updated.then(
-            self._chat.warn_of_gone_key, [self.provider, self.brought], shown[0], queue=False, **event_options()
+        # The only listener that defers calls: Gradio repeats all listeners of an event for a call that was deferred, so
+        # that several would repeat each other for ever.
+        self._updated = self.provider.change(
+            self._chat.badge, self.provider, shown, queue=False, trigger_mode="always_last", **event_options()
         )
-        self._list_models_after(updated, shown)
+        self._call_after(self._updated, self._chat.warn_of_gone_key, [self.provider, self.brought], shown[0])
+        self._list_models_after(self._updated, shown)
 
     def _list_models_after(self, event: Dependency, shown: list[Component]) -> None:
-        # With its default trigger mode Gradio would drop the request for one provider's models during another's.
-        event.then(
-            self._chat.list_models,
-            [self.provider, self.brought],
-            shown,
-            queue=False,
-            trigger_mode="multiple",
-            **event_options(),
-        )
+        self._call_after(event, self._chat.list_models, [self.provider, self.brought], shown)
+
+    def _call_after(
+        self, event: Dependency, handler: Callable[..., Any], inputs: list[Component], outputs: Any
+    ) -> None:
+        # With its default trigger mode Gradio would drop the call for one provider during another's.
+        event.then(handler, inputs, outputs, queue=False, trigger_mode="multiple", **event_options())
 
     def _take_keys(self, controls: tuple[gr.Button, gr.Textbox, gr.Button], shown: list[Component]) -> None:
         save, key, remove = controls

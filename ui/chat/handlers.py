@@ -188,13 +188,17 @@ class ChatHandlers:
 
     def check_budget(
         self, budget: str | None, price: str | None, provider: str | None, model: str | None, request: gr.Request
-    ) -> str:
+    ) -> Any:
         """Return a badge that says what is wrong with the budget or the price, or that the budget cannot be held.
 
-        Loads the provider's prices and blocks meanwhile.
+        Loads the provider's prices and blocks meanwhile. No update is returned for a provider that the picker no longer
+        shows then.
         """
+        page_session = self._get_session(request)
         question = ChatForm("", provider=provider, model=model, budget=budget, price=price)
-        problem = self._answer_service.budget_problem(self._get_session(request), question)
+        problem = self._answer_service.budget_problem(page_session, question)
+        if page_session.provider not in (provider, None):
+            return gr.skip()
         return html.error_badge(problem) if problem else ""
 
     def key_info(self, provider: str | None) -> Any:

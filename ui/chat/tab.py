@@ -40,8 +40,8 @@ def build_tab(
     chat = ChatHandlers(answer_service)
     composer = Composer(chat, answer_service)
     with gr.Sidebar(label=strings.SETTINGS, position="right", width=340, open=False, elem_id="sg-settings"):
-        settings, spent, (as_markdown, as_json) = _add_settings(chat, answer_service, composer)
-    budget, _, streamed, _ = settings[-4:]
+        settings, budget_errors, spent, (as_markdown, as_json) = _add_settings(chat, answer_service)
+    budget, price, streamed, _ = settings[-4:]
     add_history(chat)
     line = _StatusLine.create()
     box = _make_textbox()
@@ -56,6 +56,7 @@ def build_tab(
     composer.render()
     gr.HTML(card_actions_html(), elem_id="sg-card-actions")
     composer.register_address(address, settings[2])
+    composer.check_budget(budget, price, budget_errors)
     named = _name_settings(composer, settings)
     KeptConversation(page, conversation, interface, named).restore_with(chat, outputs)
     line.render()
@@ -163,29 +164,23 @@ def _add_export_buttons(
 
 
 def _add_settings(
-    chat: ChatHandlers, answer_service: AnswerService, composer: Composer
-) -> tuple[list[Component], gr.HTML, tuple[gr.Button, gr.Button]]:
-    """Build the settings; return them in the parameter order of `ChatHandlers.ask`, then spending and buttons."""
+    chat: ChatHandlers, answer_service: AnswerService
+) -> tuple[list[Component], gr.HTML, gr.HTML, tuple[gr.Button, gr.Button]]:
+    """Build the settings; return them in the parameter order of `ChatHandlers.ask`, with what else events need.
+
+    These are the line that says what is wrong with the budget, the spending, and the buttons that save.
+    """
     _add_sign_in(chat, answer_service)
     system, temperature, max_tokens = _add_model_settings()
     budget = gr.Textbox(label=strings.BUDGET, placeholder=strings.BUDGET_HINT, max_lines=1, elem_id="sg-budget")
     budget_errors = gr.HTML("", elem_id="sg-budget-wrong")
     price = gr.Textbox(label=strings.PRICE, placeholder=strings.PRICE_HINT, max_lines=1, elem_id="sg-price")
-    gr.on(
-        [budget.change, price.change, *(asked.change for asked in (composer.provider, composer.model))],
-        chat.check_budget,
-        [budget, price, composer.provider, composer.model],
-        budget_errors,
-        queue=False,
-        trigger_mode="always_last",
-        **event_options(),
-    )
     spent = gr.HTML(f'<p class="sg-badge">{strings.SPENT_NOTHING}</p>', elem_id="sg-spent")
     streamed = gr.Checkbox(label=strings.STREAMED, info=strings.STREAMED_INFO, value=True)
     timed_words = gr.Checkbox(label=strings.TIMED_WORDS, info=strings.TIMED_WORDS_INFO, value=False)
     with gr.Row():
         save = (gr.Button(strings.EXPORT_MARKDOWN, size="sm"), gr.Button(strings.EXPORT_JSON, size="sm"))
-    return [system, temperature, max_tokens, budget, price, streamed, timed_words], spent, save
+    return [system, temperature, max_tokens, budget, price, streamed, timed_words], budget_errors, spent, save
 
 
 def _add_sign_in(chat: ChatHandlers, answer_service: AnswerService) -> None:

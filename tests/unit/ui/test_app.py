@@ -65,6 +65,16 @@ def test_stale_update_is_discarded_from_all_cleared_outputs(page_config: Any) ->
     assert all(outputs == emptied[0] for outputs in settled)
 
 
+def test_event_has_at_most_one_listener_that_defers_calls(page_config: Any) -> None:
+    """Gradio repeats an event, and with it all its listeners, for a call that was deferred: two would never end."""
+    deferring: dict[tuple[int, str], list[str]] = {}
+    for function in page_functions(page_config):
+        if function.fn is not None and function.trigger_mode == "always_last":
+            for target in function.targets:
+                deferring.setdefault(target, []).append(function.name)
+    assert {target: names for target, names in deferring.items() if len(names) > 1} == {}
+
+
 def test_progress_is_shown_only_on_report(page_config: Any) -> None:
     component_types = {type(part) for f in page_functions(page_config) for part in f.show_progress_on}
     assert component_types == {gr.Markdown}, "the report of a run that is read"
