@@ -237,10 +237,18 @@ class ChatHandlers:
     async def list_models(self, provider: str | None, brought: str | None, request: gr.Request) -> tuple[Any, Any]:
         """Ask the provider's service for its models; return its badge and the model choices.
 
-        No update is returned for a provider that the picker no longer shows when the service has answered.
+        No update is returned for a provider that the picker no longer shows when the service has answered, nor while
+        the page waits for the same list already: a browser opens few connections, and Stop needs one.
         """
         page_session = self._get_session(request)
-        check = await self._answer_service.check_service(page_session, provider or "")
+        asked = provider or "", self._answer_service.providers(page_session)
+        if asked in page_session.listings:
+            return (gr.skip(),) * 2
+        page_session.listings.add(asked)
+        try:
+            check = await self._answer_service.check_service(page_session, provider or "")
+        finally:
+            page_session.listings.discard(asked)
         if page_session.provider not in (provider, None):
             return (gr.skip(),) * 2
         is_gone = self._answer_service.is_key_gone(page_session, provider, brought)

@@ -188,6 +188,8 @@ class PageSession:
         self.close_own: Callable[[], Awaitable[None]] | None = None
         self.provider: str | None = None
         """The provider that the chat's picker shows."""
+        self.listings: set[tuple[str, ProviderSource]] = set()
+        """The lists of models that the page waits for."""
         self.network = ""
         """Address block of the page's client; all its addresses count as one client."""
         self.connections = 0

@@ -117,6 +117,23 @@ def test_models_of_provider_that_is_no_longer_shown_are_discarded() -> None:
     assert all(update == {"__type__": "update"} for update in run_on_virtual_time(main()))
 
 
+def test_page_waits_for_a_list_of_models_once() -> None:
+    """Each waiting event holds a connection of the browser, and Stop needs one."""
+
+    async def main() -> tuple[object, bool, tuple[str, str]]:
+        chat = ChatHandlers(make_answer_service(make_providers("a", listing_s=2)))
+        async with asyncio.TaskGroup() as tasks:
+            first = tasks.create_task(chat.list_models("openai:a", "", make_request()))
+            await asyncio.sleep(1.0)
+            second = await chat.list_models("openai:a", "", make_request())
+            is_waiting = not first.done()
+        return second, is_waiting, first.result()
+
+    second, is_waiting, (_, listed) = run_on_virtual_time(main())
+    assert second == ({"__type__": "update"},) * 2 and is_waiting
+    assert listed == "a"
+
+
 def test_provider_without_key_is_not_asked() -> None:
     async def main() -> tuple[str, list[str]]:
         providers = FakeProviders(SlowAdapter())
