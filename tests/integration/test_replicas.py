@@ -194,7 +194,7 @@ def test_hanging_redis_does_not_block_resume_requests(redis: RedisProcess) -> No
                     ]
                     return [(await connection.read_response())[0] for connection in responses]
 
-    assert asyncio.run(main()) == [404, 404]
+    assert asyncio.run(main()) == [503, 503]
 
 
 def run_two_workers(redis: RedisProcess, number: int, **variables: str) -> Any:
