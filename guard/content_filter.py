@@ -197,10 +197,13 @@ class BlockList:
 
 
 def _words_below(root: _PhraseNode) -> Iterator[str]:
-    for word, nodes in root.next.items():
-        yield word
-        for node in nodes:
-            yield from _words_below(node)
+    # Paths share nodes, and there are many more paths than nodes.
+    seen, left = {root}, [root]
+    while left:
+        for word, nodes in left.pop().next.items():
+            yield word
+            left += (new := set(nodes) - seen)
+            seen |= new
 
 
 def _validate_blocklist(data: Any) -> dict[str, Any]:
