@@ -338,8 +338,8 @@ PANES_NOTE = (
 STRATEGY_COSTS = "From the guide: every strategy up to the screen, measured in a browser"
 PICTURES_TITLE = "Buffering under each strategy"
 PICTURES_NOTE = (
-    "Computed from the chunks received above. What was measured includes this machine's own lag, so its delays may be "
-    "some milliseconds longer."
+    "Computed from the chunks received above. What was measured includes this machine's own lag, so its delays are "
+    "longer on a busy machine."
 )
 PICTURES_EMPTY = "Run a scenario: its first 1.6 seconds are drawn here under each strategy."
 PICTURE = "{updates} · {sent:.1f} kB · delay mean {mean_ms:.0f} ms, max {max_ms:.0f} ms"

@@ -92,7 +92,7 @@ def _cached_token_cautions(cells: Sequence[tuple[str, pd.DataFrame]]) -> Iterato
             yield (
                 f"{name} had {format_share(float(shares.median()))} of a prompt's tokens in its cache (median; "
                 f"{shares.min() * 100:.0f} to {shares.max() * 100:.0f} %, in {len(shares)} trials): a repeated prompt "
-                "has a shorter TTFT than a new one."
+                "can have a shorter TTFT than a new one."
             )
 
 
