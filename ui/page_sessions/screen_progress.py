@@ -7,8 +7,8 @@ from ui.page_sessions.update_pacer import UPDATES_PER_S
 MAX_WAITING = 6
 """Updates that may wait to be drawn, however long the way of a report takes."""
 MAX_SILENCE_S = 0.5
-"""How long updates are held back for a browser that reports nothing: it may be hidden, or its report lost. A reader
-hardly notices a pause of this length, and a drawn update brings the next report."""
+"""Time between two updates for a browser that has stopped reporting: it may be hidden, its report lost, or its
+processor too busy to draw. A reader hardly notices such a pause, and a drawn update brings the next report."""
 
 
 class ScreenProgress:
@@ -17,11 +17,13 @@ class ScreenProgress:
     A browser on a busy machine draws fewer updates than it is sent. While more of them wait than one and those that are
     on their way, the next one is held back; what arrives meanwhile is in it, so that the page shows the newest state as
     soon as it can. How many are on their way follows from the shortest time that a report has taken: on this machine
-    one, far away some more. A browser that has reported nothing for `MAX_SILENCE_S` is sent every update.
+    one, far away some more. A browser that falls silent is sent one update in `MAX_SILENCE_S`, so that they do not pile
+    up where it is too busy to draw; one that has never reported is sent every update.
     """
 
     def __init__(self) -> None:
         self._sent = 0
+        self._sent_s = float("-inf")
         self._drawn = 0
         self._heard_s = float("-inf")
         self._timed: tuple[int, float] | None = None
@@ -31,6 +33,7 @@ class ScreenProgress:
     def send(self, now: float) -> int:
         """Return the number of the update that is sent now."""
         self._sent += 1
+        self._sent_s = now
         self._timed = self._timed or (self._sent, now)
         return self._sent
 
@@ -46,5 +49,7 @@ class ScreenProgress:
 
     def is_behind(self, now: float) -> bool:
         """Return whether the next update is to be held back."""
-        is_heard = now - self._heard_s < MAX_SILENCE_S
-        return is_heard and self._sent - self._drawn > min(MAX_WAITING, math.ceil(UPDATES_PER_S * self._shortest_s))
+        if self._drawn == 0:
+            return False
+        is_recent = now - max(self._heard_s, self._sent_s) < MAX_SILENCE_S
+        return is_recent and self._sent - self._drawn > min(MAX_WAITING, math.ceil(UPDATES_PER_S * self._shortest_s))

@@ -53,6 +53,15 @@ def test_updates_go_on_when_the_browser_stays_silent() -> None:
     assert screen.is_behind(1.0 + MAX_SILENCE_S - 0.1) and not screen.is_behind(1.0 + MAX_SILENCE_S)
 
 
+def test_silent_browser_is_sent_one_update_at_a_time() -> None:
+    screen = ScreenProgress()
+    screen.send(0.9)
+    screen.report(1, 1.0)
+    send_updates(screen, 2 * MAX_WAITING, 1.0)
+    screen.send(1.0 + MAX_SILENCE_S)
+    assert screen.is_behind(1.0 + 1.9 * MAX_SILENCE_S) and not screen.is_behind(1.0 + 2.1 * MAX_SILENCE_S)
+
+
 def test_report_of_an_update_that_was_never_sent_is_ignored() -> None:
     screen = ScreenProgress()
     send_updates(screen, 4, 0.9)
