@@ -2,10 +2,7 @@
 
 import asyncio
 import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +12,7 @@ import pytest
 
 from server.hosts import AllowedHosts
 from tests.asgi_server import SingleAdapterProviders, serve_providers
+from tests.failing_start import start_and_fail
 from tests.integration.captured_service import run_service
 from tests.integration.service_over_simulator import scrape_metrics
 from tests.scripted_adapter import ScriptedAdapter, words_script
@@ -276,9 +274,7 @@ def test_service_checks_host_of_listening_address(
         ("ALLOWED_ORIGINS", "*"),
     ],
 )
-def test_invalid_host_names_are_reported_at_start(name: str, value: str) -> None:
-    command = [sys.executable, "app.py", "--no-ui", "--port", "0"]
-    environment = {**os.environ, name: value}
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, env=environment, check=False)
+def test_invalid_host_names_are_reported_at_start(name: str, value: str, capfd: pytest.CaptureFixture[str]) -> None:
+    done = start_and_fail(capfd, "--no-ui", "--port", "0", **{name: value})
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert f"{name}:" in done.stderr and "example.org" in done.stderr

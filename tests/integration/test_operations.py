@@ -16,6 +16,7 @@ import websockets
 
 from streaming.events import Notice
 from tests.asgi_server import SingleAdapterProviders, serve_providers, wait_until
+from tests.failing_start import start_and_fail
 from tests.integration.captured_service import ROOT, RunningService, run_service
 from tests.integration.service_over_simulator import SentRequest, count_open_streams, scrape_metrics, send_request
 from tests.scripted_adapter import ScriptedAdapter, words_script
@@ -261,11 +262,10 @@ def test_all_invalid_variables_are_reported_one_per_line() -> None:
         (["--no-ui"], {"API_KEYS": "ann=sg-secret-key"}, "API_KEYS"),
     ],
 )
-def test_invalid_service_options_exit_with_one_line(arguments: list[str], variables: dict[str, str], says: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "app.py", "--port", "0", *arguments],
-        cwd=ROOT, env={**os.environ, **variables}, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+def test_invalid_service_options_exit_with_one_line(
+    arguments: list[str], variables: dict[str, str], says: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    done = start_and_fail(capfd, "--port", "0", *arguments, **variables)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
     assert says in done.stderr and "sg-secret" not in done.stderr
