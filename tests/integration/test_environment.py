@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpx
+import httpx2
 import pytest
 
 from clients.events import Event
@@ -18,7 +20,7 @@ from evaluation.scenario import Scenario
 from evaluation.schema import Trial, read_trials
 from providers import ProviderRegistry
 from providers.__main__ import main as list_services
-from settings import Settings
+from settings import Settings, repair_environment
 from streaming.events import TextDelta
 from streaming.messages import ChatRequest, Message
 from tests.asgi_server import serve_providers
@@ -48,14 +50,28 @@ def ask(address: str, model: str) -> tuple[int, dict[str, object]]:
 
 
 @pytest.mark.parametrize("variable", VARIABLES)
-def test_page_starts_and_answers_whatever_the_environment_has(variable: str, tmp_path: Path) -> None:
+def test_http_clients_are_made_after_repair_of_any_variable(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable, VARIABLES[variable])
+    repair_environment()
+    # As Gradio and the Hub's client make them when they are imported: an unusable variable is an error.
+    httpx.Client().close()
+    httpx2.Client().close()
+
+
+# Each start has one of the two certificates, which hide each other, and its share of the proxies.
+@pytest.mark.parametrize(
+    "names",
+    [("ALL_PROXY", "HTTP_PROXY", "SSL_CERT_FILE"), ("HTTPS_PROXY", "NO_PROXY", "SSL_CERT_DIR")],
+    ids=lambda names: names[-1],
+)
+def test_page_starts_and_answers_whatever_the_environment_has(names: tuple[str, ...], tmp_path: Path) -> None:
     own = {"OPENAI_API_KEY": "sk-abcdefghijkl", "OPENAI_BASE_URL": "https://upstream.invalid/v1", "RATE_LIMIT": "off"}
-    with run_service(tmp_path / "log", {variable: VARIABLES[variable], "BUDGETS": "off", **own}) as page:
+    given = {name: VARIABLES[name] for name in names}
+    with run_service(tmp_path / "log", {**given, "BUDGETS": "off", **own}) as page:
         status, answer = ask(page.address, "sim:steady")
         assert status == 200, answer
-        if variable.startswith("SSL_"):
-            status, answer = ask(page.address, "openai:m")
-            assert 400 <= status < 600 and f"{variable}: " in json.dumps(answer["error"])
+        status, answer = ask(page.address, "openai:m")
+        assert 400 <= status < 600 and f"{names[-1]}: " in json.dumps(answer["error"])
 
 
 def test_list_of_services_says_what_is_wrong_with_a_set_variable(
