@@ -11,6 +11,7 @@ import re
 from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from urllib.parse import quote
 
 from guard.text_normalization import normalize
@@ -279,6 +280,20 @@ def passes_luhn(text: str) -> bool:
     digits = [int(char) for char in reversed(text) if char.isdigit()]
     doubled = [digit * 2 - 9 * (digit > 4) for digit in digits[1::2]]
     return (sum(digits[::2]) + sum(doubled)) % 10 == 0
+
+
+def contains_token(text: str) -> bool:
+    """Return whether a short text contains an API key or another token of a known form."""
+    folded = normalize(text)
+    patterns = _token_patterns()
+    match = patterns.search_last(folded)
+    name = None if match is None else patterns.matched_name(match)
+    return match is not None and name is not None and patterns.is_secret(name, match[0], text)
+
+
+@cache
+def _token_patterns() -> Patterns:
+    return Patterns((), [pattern for pattern in SECRET_PATTERNS if pattern.name.startswith("token_")])
 
 
 def _drop_covered_terms(terms: Iterable[str]) -> frozenset[str]:

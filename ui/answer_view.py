@@ -156,6 +156,11 @@ class AnswerView:
             self._end()
 
     @property
+    def is_simulated(self) -> bool:
+        """Whether no model writes the answer, as far as a blind view tells it."""
+        return self._simulated
+
+    @property
     def short_stage(self) -> str:
         """The stage line, without the reason once the answer has ended."""
         if self.receipt is not None:

@@ -28,6 +28,7 @@ from ui.form import (
     parse_budget,
     parse_own_price,
     resolve_full_name,
+    shown_model,
     validate_form,
 )
 from ui.page_sessions.service_checks import ServiceCheck, ServiceChecks
@@ -137,7 +138,7 @@ class AnswerService:
         row = self._find_row(page_session, question.provider)
         if row is None:
             return question.provider or strings.UNKNOWN
-        return row.label if row.simulated else f"{(question.model or '').strip() or row.model} · {row.label}"
+        return row.label if row.simulated else f"{shown_model(question) or row.model} · {row.label}"
 
     def _find_row(self, page_session: PageSession, provider: str | None) -> ProviderRow | None:
         return next((row for row in self.providers(page_session).list_providers() if row.name == provider), None)
@@ -147,7 +148,7 @@ class AnswerService:
     ) -> AnswerView:
         """Create the view for a chat request, before the guard has admitted it; `probe` is the one of its answer."""
         row = self._find_row(page_session, question.provider)
-        model = "" if row is None else (question.model or "").strip() or row.model
+        model = "" if row is None else shown_model(question) or row.model
         simulated = row is not None and row.simulated
         unknown = strings.LOCAL_PRICE if question.provider == LOCAL_PROVIDER else strings.UNKNOWN_PRICE
         no_price = strings.SIMULATED_PRICE if simulated else unknown

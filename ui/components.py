@@ -11,7 +11,7 @@ from providers.models.source import ProviderRow
 from providers.services import SERVICES
 from ui import html, strings
 from ui.answers import AnswerService
-from ui.form import strategy_error
+from ui.form import model_error, strategy_error
 from ui.page_sessions.sessions import TOKEN_VARIABLE
 
 CONCURRENCY_LIMIT = 64
@@ -32,6 +32,12 @@ def render_here(*components: Component) -> None:
 def provider_choices(answer_service: AnswerService) -> list[tuple[str, str]]:
     """Return the options of the provider picker as pairs of label and provider name."""
     return [(provider_label(row), row.name) for row in answer_service.list_providers()]
+
+
+def default_models(answer_service: AnswerService) -> str:
+    """Return the default model of each provider, as JSON that is escaped for an attribute."""
+    models = {row.name: row.model for row in answer_service.list_providers()}
+    return escape(json.dumps(models, ensure_ascii=False))
 
 
 def provider_label(row: ProviderRow) -> str:
@@ -112,9 +118,9 @@ def _table_cell(text: str, better: bool, first: bool) -> str:
     return f"<{tag}>{escape(text)}{mark}</{tag.split()[0]}>"
 
 
-def strategy_error_badge(name: str | None) -> str:
-    """Return a badge that says what is wrong with a strategy's name; empty if nothing is."""
-    problem = strategy_error(name)
+def choice_error_badge(strategy: str | None, model: str | None) -> str:
+    """Return a badge that says what is wrong with the name of a strategy or model; empty if nothing is."""
+    problem = strategy_error(strategy) or model_error(model)
     return html.error_badge(problem) if problem else ""
 
 

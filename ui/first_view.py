@@ -41,7 +41,12 @@ CARDS = (
     Card(
         entry_strings.CARD_BREAK,
         entry_strings.CARD_BREAK_INFO,
-        {"follow": urlencode({"tab": "pipeline", "scenario": BROKEN}), "press": "#sg-run", "show": "#sg-run-stage"},
+        {
+            "follow": urlencode({"tab": "pipeline", "scenario": BROKEN}),
+            "press": "#sg-run",
+            "show": "#sg-run-stage",
+            "show_narrow": "#sg-machine",
+        },
     ),
     Card(
         entry_strings.CARD_BATCH,
@@ -74,7 +79,7 @@ def card_actions_html() -> str:
     """Return an element with the actions of the cards in their order, for the page's script.
 
     `send` is a message to send; `follow` is an address of this page to open. There `press` is a button to press,
-    `fill` a box to fill with `text` before, and `show` an element to scroll into view.
+    `fill` a box to fill with `text` before, and `show` an element to scroll into view, `show_narrow` on a phone.
     """
     actions = escape(json.dumps([card.action for card in CARDS], ensure_ascii=False))
     return f'<i class="sg-card-actions" data-actions="{actions}"></i>'

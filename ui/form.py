@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 
+from guard.secret_patterns import contains_token
 from guard.validation import InputLimits
 from providers.models.pricing import custom_price, parse_price
 from providers.models.source import ProviderRow
@@ -96,6 +97,20 @@ def strategy_error(name: str | None) -> str | None:
     return None
 
 
+def model_error(name: str | None) -> str | None:
+    """Return the error in a model's name of a user's own, or None if it can be one."""
+    model = (name or "").strip()
+    if len(model) > MAX_MODEL_CHARS:
+        return strings.LONG_MODEL.format(limit=MAX_MODEL_CHARS)
+    return strings.SECRET_MODEL if contains_token(model) else None
+
+
+def shown_model(question: ChatForm) -> str:
+    """Return the model's name of the user's own as it may be shown: empty for the default, and for an API key."""
+    model = (question.model or "").strip()
+    return "" if contains_token(model) else model
+
+
 def parse_budget(text: str | None) -> Decimal | None:
     """Parse an optional amount in USD; None if empty. Raises UsageError for an invalid amount."""
     written = (text or "").strip().removeprefix("$").strip()
@@ -124,12 +139,13 @@ def parse_own_price(text: str | None, name: str) -> PriceFunction | None:
 def resolve_full_name(row: ProviderRow, model: str) -> str:
     """Return the full name of provider and model, with `model` in place of the row's own model if it is not empty.
 
-    Raises UsageError for a model name that is too long, or for a provider without other models.
+    Raises UsageError for a model name that is too long or looks like an API key, or for a provider without other
+    models.
     """
     if not model:
         return row.name
-    if len(model) > MAX_MODEL_CHARS:
-        raise UsageError(strings.LONG_MODEL.format(limit=MAX_MODEL_CHARS))
+    if (problem := model_error(model)) is not None:
+        raise UsageError(problem)
     if row.name == LOCAL_PROVIDER or row.simulated:
         raise UsageError(strings.NO_MODELS.format(name=row.name))
     return f"{row.name.partition(':')[0]}:{model}"

@@ -26,6 +26,13 @@ def format_clock(value: float) -> str:
     return format_seconds(value) if value >= 10 else f"{value:.1f} s"
 
 
+def format_delay(mean_s: float | None, max_s: float | None) -> str:
+    """Format a delay by its mean and its maximum in milliseconds: `71, 129 ms`."""
+    if mean_s is None or max_s is None:
+        return strings.UNKNOWN
+    return strings.DELAY_MEAN_MAX.format(mean_ms=1000 * mean_s, max_ms=1000 * max_s)
+
+
 def format_cost(cost: Cost | None, source: str, no_price: str = strings.UNKNOWN_PRICE) -> str:
     """Format a cost with two significant digits: `≈` if the token counts are not reported, `≥` for a lower bound."""
     if cost is None:
@@ -194,13 +201,13 @@ def _receipt_rows(receipt: Receipt, no_price: str) -> Iterator[tuple[str, str]]:
         yield "Attempts", str(receipt.attempts)
     yield "Delivered", f"{receipt.delivered_chars:,} characters"
     yield strings.INPUT_TOKENS, f"{format_count(usage.input_tokens)} ({usage.source})"
+    if usage.cached_tokens:
+        yield "Of these, cached", f"{usage.cached_tokens:,}"
     yield strings.OUTPUT_TOKENS, f"{format_count(usage.output_tokens)} ({usage.source})"
     if usage.thinking_tokens:
         yield "Of these, thinking", f"{usage.thinking_tokens:,}"
-    if usage.cached_tokens:
-        yield "of the input, cached", f"{usage.cached_tokens:,}"
     yield strings.TTFT, format_seconds(reading.ttft_s)
-    yield "Throughput", format_speed(reading.tokens_per_s)
+    yield strings.SPEED, strings.UNKNOWN if reading.tokens_per_s is None else f"{reading.tokens_per_s:.1f}"
     yield strings.TOTAL_TIME, format_seconds(reading.elapsed_s)
     if receipt.stop_s is not None:
         yield "Provider stopped within", format_seconds(receipt.stop_s)

@@ -51,7 +51,7 @@ TOKENS = "tokens"
 TOTAL_TIME = "Total time"
 TOTAL_TIME_HINT = "since the message was sent"
 
-READY = "Ready"
+READY = "Available"
 UNCHECKED = "Key set, not checked"
 UNCHECKED_NO_KEY = "Not checked"
 UNREACHED = "Cannot be reached: {why}"
@@ -133,6 +133,7 @@ UNSENDABLE = "This text has characters that cannot be sent (half of an emoji, pe
 BUSY = "An answer is still coming. Stop it first, or wait for its end."
 UNKNOWN_PROVIDER = "There is no provider {name!r} here: choose one of the list."
 LONG_MODEL = "A model name has up to {limit} characters."
+SECRET_MODEL = "Model: this looks like an API key (clear it, and choose “With your API key” to save a key)"
 NO_MODELS = "{name} has no other models: leave the model empty."
 DEFECT = "Something in this service broke; the message can be sent again."
 BAD_BUDGET = "Session budget: must be an amount in USD, such as 0.50 (leave it empty for no limit)"
@@ -231,6 +232,7 @@ COMPARE_ASKED = "{count} answers are coming."
 COMPARE_DONE = "All answers have ended: vote below, the results follow."
 COMPARE_NOT_SENT = "Stopped before it was sent."
 COMPARE_VOTE = "Which answer is best?"
+VOTE_SIMULATED = "Simulated, no model wrote it: {letters}."
 UI_UPDATES = "UI updates"
 UI_UPDATES_HINT = "updates of this page in which the answer grew; all columns share at most 15 a second"
 ADDED_DELAY = "Added delay (mean, max)"
@@ -330,10 +332,10 @@ COMPUTED = "Computed"
 CHUNKS_RECEIVED = "Chunks received"
 BYTES_SENT = "Bytes sent"
 BYTES_NOTE = "computed"
-MAX_DELAY = "max {ms:.0f} ms"
 SHOWN_CUT = "… cut here: {chars:,} characters came."
 PANES_NOTE = (
-    "Measured while the stream ran; only the bytes are computed: the size of these updates as Gradio sends them."
+    "Measured while the stream ran; only the bytes are computed: the size of these updates as Gradio sends them. "
+    "Updates and delay are the strategy’s own: this page draws at most 15 updates a second, whatever the strategy."
 )
 STRATEGY_COSTS = "From the guide: every strategy up to the screen, measured in a browser"
 PICTURES_TITLE = "Buffering under each strategy"
@@ -342,7 +344,7 @@ PICTURES_NOTE = (
     "longer on a busy machine."
 )
 PICTURES_EMPTY = "Run a scenario: its first 1.6 seconds are drawn here under each strategy."
-PICTURE = "{updates} · {sent:.1f} kB · delay mean {mean_ms:.0f} ms, max {max_ms:.0f} ms"
+PICTURE = "{updates} · {sent:.1f} kB · delay mean {mean_ms:,.0f} ms, max {max_ms:,.0f} ms"
 UPDATES = ("1 update", "{count:,} updates")
 ROWS = {"in": CHUNKS_RECEIVED, "buffer": "Buffered", "out": UI_UPDATES}
 AXIS_FIRST_CHUNK = "After 1st chunk"
@@ -356,6 +358,10 @@ COMPARE_WITH = "Compare with"
 COMPARE_WITH_INFO = "An earlier run, as A; the run on the left is B."
 NO_COMPARISON = "no other run"
 SAMPLE_RUN = "Sample run"
+SAMPLE_NOTE = (
+    "An example that comes with this page, not a run of yours: one of its simulated providers fails on purpose, and so "
+    "misses the objectives."
+)
 RUN_KINDS = {"load": "Load test", "what-if": "What if"}
 PROCESSORS = "{count} processors"
 RUN_UNKNOWN = "no readable manifest"

@@ -4,6 +4,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.e2e.chat_page import ChatPage
+from tests.e2e.compare_page import IN_WINDOW
 
 
 def test_message_typed_during_answer_is_kept_and_clear_can_be_undone(chat: ChatPage) -> None:
@@ -41,9 +42,11 @@ def test_message_typed_during_answer_is_kept_and_clear_can_be_undone(chat: ChatP
 
 
 @pytest.mark.parametrize("chat", [pytest.param((390, 844), id="phone")], indirect=True)
-def test_choices_on_a_phone_are_one_row_and_the_outcome_is_seen_beside_the_buttons(chat: ChatPage) -> None:
-    boxes = [chat.page.locator(f"#sg-{name}").bounding_box() for name in ("provider", "model", "strategy")]
-    assert len({box and round(box["y"]) for box in boxes}) == 1
+def test_choices_on_a_phone_are_whole_and_the_outcome_is_seen_beside_the_buttons(chat: ChatPage) -> None:
+    for name in ("provider", "model", "strategy"):
+        assert chat.page.locator(f"#sg-{name} input").evaluate(IN_WINDOW), name
+    rows = [chat.page.locator(f"#sg-{name}").bounding_box() for name in ("provider", "model", "strategy", "badge")]
+    assert len({box and round(box["y"] + box["height"] / 2) for box in rows}) == 2, "the badge takes no row of its own"
     assert chat.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     chat.choose("vLLM")
     chat.set_model("fault-truncated")

@@ -24,7 +24,7 @@ def test_own_key_lost_after_reload_rejects_requests_until_user_decides(
     expect(chat.stage).to_contain_text("is no longer here")
     chat.save_key("Together", KEY)
     chat.page.get_by_role("button", name="Remove").click()
-    expect(badge).to_contain_text("Ready")
+    expect(badge).to_contain_text("Available")
     assert len(scripted_upstream.bodies) == request_count, "nobody was asked with the service's key"
     chat.ask("And now?")
     expect(chat.stage).to_contain_text("Done")

@@ -83,7 +83,7 @@ def test_model_box_lists_models_of_reached_service_and_takes_chosen_or_written_n
 ) -> None:
     box, badge = chat.page.locator("#sg-model input"), chat.page.locator("#sg-badge")
     chat.choose("LM Studio")
-    expect(badge).to_contain_text("Ready")
+    expect(badge).to_contain_text("Available")
     box.click()
     expect(chat.page.get_by_role("option")).to_contain_text(list(MODELS))
     chat.page.get_by_role("option", name=MODELS[1], exact=True).click()
@@ -97,7 +97,7 @@ def test_model_box_lists_models_of_reached_service_and_takes_chosen_or_written_n
     chat.choose("Together")
     expect(box).to_have_value("")
     chat.choose("LM Studio")
-    expect(badge).to_contain_text("Ready")
+    expect(badge).to_contain_text("Available")
     box.click()
     chat.page.get_by_role("option", name=MODELS[0], exact=True).click()
     expect(box).to_have_value(MODELS[0])

@@ -4,10 +4,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl
 
+from guard.secret_patterns import contains_token
 from providers.models.source import ProviderRow
 from streaming import strategies
 from streaming.errors import UsageError
-from ui import entry_strings
+from ui import entry_strings, strings
 from ui.form import MAX_MODEL_CHARS, MAX_TOKENS_RANGE, resolve_full_name
 
 TAB = "tab"
@@ -84,7 +85,8 @@ class _Reading:
         try:
             self.settings[name] = parse(value, self)
         except UsageError as error:
-            self.problems.append(_truncate(f"{name} {_quote(value)}: {error}", _MAX_PROBLEM_CHARS))
+            quoted = name if contains_token(value) else f"{name} {_quote(value)}"
+            self.problems.append(_truncate(f"{quoted}: {error}", _MAX_PROBLEM_CHARS))
 
 
 _Parser = Callable[[str, _Reading], str]
@@ -135,7 +137,8 @@ def _split_name(name: str, providers: Sequence[ProviderRow]) -> tuple[str, str]:
     provider, _, model = name.partition(":")
     row = next((row for row in providers if row.name.partition(":")[0] == provider and not row.simulated), None)
     if row is None or not model or len(name) > MAX_MODEL_CHARS:
-        raise UsageError(entry_strings.ADDRESS_COMPARED.format(name=_quote(name)))
+        shown = strings.MODEL if contains_token(name) else _quote(name)
+        raise UsageError(entry_strings.ADDRESS_COMPARED.format(name=shown))
     resolve_full_name(row, model)
     return row.name, model
 

@@ -16,10 +16,10 @@ from ui.chat.handlers import ChatHandlers
 from ui.components import (
     HIDDEN_IN_DOM,
     OWN_KEY_PROVIDER,
+    choice_error_badge,
     event_options,
     key_provider_choices,
     provider_groups,
-    strategy_error_badge,
     usable_provider_choices,
 )
 from ui.form import LOCAL_PROVIDER
@@ -89,7 +89,8 @@ class Composer:
         gr.HTML(f'<i class="sg-groups" data-groups="{provider_groups(service)}"></i>', elem_id="sg-groups")
         errors = gr.HTML("", elem_id="sg-wrong")
         strategy.change(None, strategy, self._strategy, js="(name) => name ?? ''")
-        strategy.change(strategy_error_badge, strategy, errors, queue=False, **event_options())
+        named: list[Any] = [strategy.change, box.change]
+        gr.on(named, choice_error_badge, [strategy, box], errors, queue=False, **event_options())
         listed = gr.Textbox("", visible=HIDDEN_IN_DOM, elem_id="sg-models")
         box.change(None, box, self.model, js="(name) => name ?? ''")
         listed.change(None, listed, box, js=_SHOW_MODELS)

@@ -14,7 +14,7 @@ from ui.address.query import split_models, split_strategies
 from ui.answers import AnswerService
 from ui.compare.handlers import CompareHandlers
 from ui.compare.updates import COLUMNS
-from ui.components import HIDDEN_IN_DOM, event_options, provider_choices
+from ui.components import HIDDEN_IN_DOM, default_models, event_options, provider_choices
 from ui.first_view import COMPARED
 
 _FIRST_PROVIDERS = (*COMPARED, "sim:bursty", "sim:thinking")
@@ -26,8 +26,14 @@ _SHOW_MODELS = """async (listed, provider) => {
   return { __type__: "update", choices: names.map((name) => [name, name]) };
 }"""
 """Replaces the choices of a model box when its list has closed: Gradio's list fails when it loses shown choices."""
-_DROP_LISTED_MODEL = "(model, listed) => (listed.split('\\n').slice(1).includes(model) ? '' : model ?? '')"
-"""Empties a model box of a name from the list of the provider before; a name of the user's own is kept."""
+_DROP_LISTED_MODEL = """(model, listed, provider) => {
+  window.streamgauge?.nameDefault("BOX", provider);
+  return listed.split("\\n").slice(1).includes(model) ? "" : model ?? "";
+}"""
+"""Empties a model box of a name from the list of the provider before, and names the default of the new one.
+
+A name of the user's own is kept.
+"""
 
 _ALWAYS: dict[str, Any] = {"queue": False, "trigger_mode": "multiple", **event_options()}
 """With its default trigger mode Gradio would drop the request for one provider's models while another's is running."""
@@ -85,8 +91,11 @@ def add_form(answer_service: AnswerService, compare: CompareHandlers) -> Compare
             count = gr.Radio([2, 3, 4], value=2, label=strings.COMPARE_COUNT, scale=1, min_width=240)
             max_tokens = gr.Textbox(label=strings.MAX_TOKENS, value=_MAX_TOKENS, scale=1, min_width=120, max_lines=1)
             blind = gr.Checkbox(label=strings.COMPARE_BLIND, info=strings.COMPARE_BLIND_INFO, value=False, scale=2)
-        with gr.Row(elem_id="sg-models"):
+        with gr.Row(elem_id="sg-compare-models"):
             requests = [_add_fields(answer_service, compare, number) for number in range(COLUMNS)]
+        chosen = ",".join(_FIRST_PROVIDERS)
+        facts = f'<i data-models="{default_models(answer_service)}" data-chosen="{chosen}"></i>'
+        gr.HTML(facts, elem_id="sg-compare-defaults")
     prompt = gr.Textbox(
         label=strings.COMPARE_PROMPT,
         show_label=False,
@@ -137,7 +146,8 @@ def _add_fields(
                 elem_id=f"sg-compare-strategy-{number}",
             )
     listed = gr.Textbox("", visible=HIDDEN_IN_DOM, elem_id=f"sg-compare-listed-{number}")
-    provider.change(None, [model, listed], model, js=_DROP_LISTED_MODEL)
+    box_id = f"sg-compare-model-{number}"
+    provider.change(None, [model, listed, provider], model, js=_DROP_LISTED_MODEL.replace("BOX", box_id))
     provider.change(compare.list_models, provider, listed, **_ALWAYS)
-    listed.change(None, [listed, provider], model, js=_SHOW_MODELS.replace("BOX", f"sg-compare-model-{number}"))
+    listed.change(None, [listed, provider], model, js=_SHOW_MODELS.replace("BOX", box_id))
     return box, [provider, model, strategy], listed

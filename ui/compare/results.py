@@ -44,9 +44,7 @@ def best_index(values: Sequence[float | None], *, higher: bool, least: float) ->
 def delay_text(column: ColumnResult) -> str:
     """Format the delay that strategy and page have added, mean and maximum in milliseconds."""
     delay = column.added_delay()
-    if delay.mean_s is None or delay.max_s is None:
-        return strings.UNKNOWN
-    return strings.DELAY_MEAN_MAX.format(mean_ms=1000 * delay.mean_s, max_ms=1000 * delay.max_s)
+    return html.format_delay(delay.mean_s, delay.max_s)
 
 
 def _comparison_row(this_round: Round, index: int, column: ColumnResult) -> list[str]:

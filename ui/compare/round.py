@@ -14,7 +14,7 @@ from streaming.pipeline import Receipt
 from streaming.trace import Probe
 from ui import html, strings
 from ui.answer_view import AnswerView
-from ui.form import ChatForm
+from ui.form import ChatForm, shown_model
 from ui.history import HistoryMessage, user_message
 
 COLUMN_LETTERS = "ABCD"
@@ -86,7 +86,7 @@ class ColumnResult:
     @property
     def name(self) -> str:
         """Name of provider and model; two columns of a round may have the same."""
-        model = (self.question.model or "").strip()
+        model = shown_model(self.question)
         provider = (self.question.provider or "").partition(":")[0] if model else self.question.provider or ""
         return f"{provider}:{model}" if model else provider
 
@@ -194,6 +194,12 @@ class Round:
         """Return the heading of a column: its letter, and its name if revealed."""
         letter = strings.ANSWER.format(letter=COLUMN_LETTERS[index])
         return f"{letter} · {self.name(index)}" if self.revealed else letter
+
+    def simulated_letters(self) -> str:
+        """Return the letters of the simulated columns, if there are others to compare them with and names are shown."""
+        views = [column.view for column in self.columns]
+        marked = [letter for letter, view in zip(COLUMN_LETTERS, views, strict=False) if view and view.is_simulated]
+        return ", ".join(marked) if self.revealed and len(marked) < len(views) else ""
 
     def identities(self) -> list[str]:
         """Return a name for each column that is the same in every round, whatever the order of the columns."""

@@ -50,6 +50,7 @@ class _Ballot:
     """The components of the vote."""
 
     row: gr.Row
+    words: gr.HTML
     letters: list[gr.Button]
     tie: gr.Button
     bad: gr.Button
@@ -84,6 +85,7 @@ def build_tab(
         ask=form.ask,
         stop_all=form.stop_all,
         ballot=ballot.row,
+        ballot_words=ballot.words,
         bad=ballot.bad,
         voted=ballot.voted,
         spent=spent,
@@ -168,10 +170,10 @@ def _add_column(number: int) -> _Column:
 
 def _add_ballot() -> _Ballot:
     with gr.Row(visible=False, elem_id="sg-ballot") as row:
-        gr.HTML(f"<p>{strings.COMPARE_VOTE}</p>")
+        words = gr.HTML(f"<p>{strings.COMPARE_VOTE}</p>", elem_id="sg-ballot-words")
         letters = [gr.Button(letter, size="sm", visible=n < 2) for n, letter in enumerate(COLUMN_LETTERS)]
         tie, bad = gr.Button(strings.TIE, size="sm"), gr.Button(strings.VOTE_BOTH_BAD, size="sm")
-    return _Ballot(row, letters, tie, bad, gr.HTML("", visible=False, elem_id="sg-voted"))
+    return _Ballot(row, words, letters, tie, bad, gr.HTML("", visible=False, elem_id="sg-voted"))
 
 
 # Gradio passes the request only to functions that declare it in their signature; a partial does not.

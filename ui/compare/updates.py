@@ -41,6 +41,7 @@ class RoundParts(Generic[T]):
     ask: T
     stop_all: T
     ballot: T
+    ballot_words: T
     bad: T
     voted: T
     spent: T
@@ -102,6 +103,7 @@ def build_end(comparison: PageComparison, spent: str) -> RoundUpdate:
         ask=ask,
         stop_all=stop_all,
         ballot=gr.update(visible=this_round.can_be_voted_on),
+        ballot_words=f"<p>{escape(strings.COMPARE_VOTE)}</p>{_simulated_note(this_round)}",
     )
 
 
@@ -115,7 +117,7 @@ def build_vote(comparison: PageComparison, spent: str) -> RoundUpdate:
         **_result_parts(comparison, spent),
         announcement=escape(words),
         ballot=gr.update(visible=False),
-        voted=gr.update(value=f'<p class="sg-voted">{escape(words)}</p>', visible=True),
+        voted=gr.update(value=f'<p class="sg-voted">{escape(words)}</p>{_simulated_note(this_round)}', visible=True),
     )
 
 
@@ -144,6 +146,12 @@ def build_empty() -> RoundUpdate:
 def build_unchanged() -> RoundUpdate:
     """Return the update that changes nothing."""
     return _update()
+
+
+def _simulated_note(this_round: Round) -> str:
+    """Render which of the answers that are compared no model has written; empty for answers of one kind."""
+    letters = this_round.simulated_letters()
+    return f'<p class="sg-note">{escape(strings.VOTE_SIMULATED.format(letters=letters))}</p>' if letters else ""
 
 
 def send_buttons(*, running: bool) -> tuple[Any, Any]:

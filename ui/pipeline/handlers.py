@@ -117,6 +117,8 @@ class _StateWatch:
         self._drawn_s = float("-inf")
         self._now_s = started_s
         self._note = ""
+        self._noted_states = 0
+        """How many states the answer had entered when the note came: it is not that of the next one."""
         self._text = False
         self._retry_at_s = started_s
         self._reasons: dict[State, list[str]] = {"cancelled": [strings.STOPPED_BY_USER]}
@@ -128,6 +130,8 @@ class _StateWatch:
         if len(answer.session.states) > self._states:
             self._drawn_s = float("-inf")
         for event in events:
+            if isinstance(event, (Failed, Notice)):
+                self._noted_states = len(answer.session.states)
             self._text = self._text or isinstance(event, (TextDelta, ThinkingDelta))
             if isinstance(event, Failed):
                 self._add_reason("failed", event.message)
@@ -165,8 +169,9 @@ class _StateWatch:
         self._states = len(states)
         kind = "coming" if self._text and states[-1] == "streaming" else "busy"
         left_s = max(self._retry_at_s - self._now_s, 0.0) if states[-1] == "retrying" else None
+        note = self._note if len(states) == self._noted_states else ""
         line = html.stage_html(
-            strings.STATES[states[-1]], self._now_s - self._started_s, self._note, kind=kind, left_s=left_s
+            strings.STATES[states[-1]], self._now_s - self._started_s, note, kind=kind, left_s=left_s
         )
         return state_diagram.state_diagram_html([*self._iter_passages(states)]), line
 
@@ -216,13 +221,12 @@ def _rejection_update(message: str, retry_after_s: float | None = None) -> Pipel
 
 
 def _stats_html(stats: PaneStats) -> str:
-    delay = strings.UNKNOWN if stats.delay_mean_s is None else f"{stats.delay_mean_s * 1000:.0f} ms"
-    longest = "" if stats.delay_max_s is None else strings.MAX_DELAY.format(ms=stats.delay_max_s * 1000)
+    delay = html.format_delay(stats.delay_mean_s, stats.delay_max_s)
     cells = [
         (strings.CHUNKS_RECEIVED, f"{stats.chunks:,}", ""),
         (strings.UI_UPDATES, f"{stats.updates:,}", ""),
         (strings.BYTES_SENT, f"{stats.sent_bytes / 1000:.1f} kB", strings.BYTES_NOTE),
-        (strings.ADDED_DELAY, delay, longest),
+        (strings.ADDED_DELAY, delay, ""),
     ]
     rows = "".join(
         f"<div><dt>{escape(name)}</dt><dd>{escape(value)} <small>{escape(note)}</small></dd></div>"

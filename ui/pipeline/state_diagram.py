@@ -69,7 +69,9 @@ def state_diagram_html(passages: Sequence[Passage]) -> str:
     visited = [passage.state for passage in passages]
     state, taken = visited[-1], {*pairwise(visited)}
     pairs = {(before, after): None for (before, _), after in TRANSITIONS.items() if before != after}
-    lines = "".join(_render_edge(before, after, taken=(before, after) in taken) for before, after in pairs)
+    # Those that were taken are drawn last, over those that share a part of their way.
+    ordered = sorted(pairs, key=lambda pair: pair in taken)
+    lines = "".join(_render_edge(before, after, taken=(before, after) in taken) for before, after in ordered)
     boxes = "".join(_render_state(name, present=name == state, visited=name in visited) for name in _BOXES)
     label = strings.MACHINE_LABEL.format(state=strings.STATES[state])
     return (

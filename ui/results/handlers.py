@@ -109,7 +109,8 @@ class ResultsHandlers:
                 for name in MEDIA_TYPES
             )
         downloads = f'<span class="sg-downloads">{links}</span>' if links else ""
-        return f'<div class="sg-run-head">{view.head}{downloads}</div>'
+        note = f'<p class="sg-note">{escape(strings.SAMPLE_NOTE)}</p>' if entry.is_sample else ""
+        return f'{note}<div class="sg-run-head">{view.head}{downloads}</div>'
 
 
 def _error_update(words: str) -> ResultsUpdate:

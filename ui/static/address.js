@@ -49,7 +49,7 @@
     box.value = text;
     box.dispatchEvent(new Event("input", { bubbles: true }));
   };
-  const act = ({ fill: box, text, press, show }) => {
+  const act = ({ fill: box, text, press, show, show_narrow }) => {
     let calm = 0;
     // A box in a tab that is drawn for the first time takes its own value once more.
     const isFilled = () => {
@@ -62,7 +62,8 @@
     };
     when(isFilled, () => {
       find(press).click();
-      if (show) find(show).scrollIntoView();
+      // On a phone the two answers stand between the stage line and the state machine.
+      if (show) find(matchMedia("(max-width: 720px)").matches ? show_narrow : show).scrollIntoView();
     });
   };
   const shown = (selector) => find(selector) !== null && find(selector).offsetParent !== null;
@@ -71,7 +72,8 @@
     // The values of a tab's components have changed; `first` are those that the page began with.
     keep: (tab, values, first) => {
       const now = parameters[tab](values), before = parameters[tab](first);
-      const changed = Object.entries(now).filter(([name, value]) => value && value !== before[name]);
+      const changed = Object.entries(now)
+        .filter(([name, value]) => value && value !== before[name] && !window.streamgaugeHistory.isSecret(value));
       kept[tab] = Object.fromEntries(changed);
       if (tab === current) write();
     },

@@ -198,6 +198,7 @@ window.streamgaugeConversation = (() => {
     keepSettings: (names, chosen) => {
       if (!loaded) return;
       kept.settings = Object.fromEntries(names.map((name, index) => [name, chosen[index]]));
+      if (window.streamgaugeHistory.isSecret(kept.settings.model)) kept.settings.model = "";
       writeSoon();
     },
     keepSent: (text, rest) => {

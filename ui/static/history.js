@@ -12,6 +12,11 @@ globalThis.streamgaugeHistory = (() => {
   const NEWER = "Not imported: a newer version of this page wrote this file.";
   const LARGE = "Not imported: the file is larger than 20 MB.";
 
+  // A key that was written into a box for a name is kept nowhere; the service says what is wrong with it.
+  const SECRET =
+    /(?:sk|gsk|hf|xai|csk|pplx|nvapi|gh[pousr]|github_pat|glpat|npm|pypi|xox[abposr])[-_][\w-]{16,}|(?:AKIA|ASIA|AIza|eyJ)[\w-]{16,}/i;
+  const isSecret = (name) => SECRET.test(name ?? "");
+
   // The pattern equals that of ui/markdown/escaping.py: code has no entities.
   const CODE =
     /^ {0,3}(`{3,}|~{3,})[^\n]*(?:\n(?:.*\n)*? {0,3}\1[`~]*[ \t]*$|(?:\n.*)*$(?![\s\S]))|(?<!`)(`+)(?!`)(?:[^\n]|\n(?!\n)){1,2000}?(?<!`)\2(?!`)|\\[^\w\s]|((?:(?:ftp|https?):\/\/|www\.)\S*)/gm;
@@ -160,5 +165,5 @@ globalThis.streamgaugeHistory = (() => {
   // The ids by which the service knows the answers of a conversation.
   const answerIds = ({ id, tree }) => tree?.paths.map(({ answer }) => answer) ?? [id];
 
-  return { MAX_FILE_CHARS, LARGE, PREFIX, escape, unescape, oneLine, textOf, titleOf, answerIds, readFile, toFile, newId, list, get, put, remove };
+  return { MAX_FILE_CHARS, LARGE, PREFIX, isSecret, escape, unescape, oneLine, textOf, titleOf, answerIds, readFile, toFile, newId, list, get, put, remove };
 })();

@@ -70,8 +70,31 @@
     unwanted = !stop() && performance.now() < asked + PATIENCE_MS;
   });
 
+  // An empty model box says which model is the provider's default.
+  const showDefault = (box, standard) => {
+    if (!box) return;
+    setProperty(box, "placeholder", standard ? `Default (${standard})` : "Default");
+    setProperty(box, "title", `Leave empty for the default${standard ? ` (${standard})` : ""}`);
+  };
+  const compared = {};
+  const nameDefaults = () => {
+    showDefault(find("#sg-model input"), find("#sg-badge [data-model]")?.dataset.model);
+    const { models, chosen } = find("#sg-compare-defaults i")?.dataset ?? {};
+    if (!models) return;
+    const standards = JSON.parse(models);
+    chosen.split(",").forEach((provider, number) => {
+      const id = `sg-compare-model-${number}`;
+      showDefault(find(`#${id} input`), standards[compared[id] ?? provider]);
+    });
+  };
+
   window.streamgauge = {
     setProperty,
+    // The provider of a model box of the comparison has changed.
+    nameDefault: (id, provider) => {
+      compared[id] = provider;
+      nameDefaults();
+    },
     // What other scripts add to the page whenever it has changed.
     afterMend: [],
     // Do as a user would: fill in the textbox and press Send.
@@ -178,10 +201,7 @@
   const mend = () => {
     tellExpanded();
     groupProviders();
-    const standard = find("#sg-badge [data-model]")?.dataset.model;
-    const model = find("#sg-model input");
-    setProperty(model, "placeholder", standard ? `Default (${standard})` : "Default");
-    setProperty(model, "title", `Leave empty for the default${standard ? ` (${standard})` : ""}`);
+    nameDefaults();
     for (const arrow of document.querySelectorAll(".thought-group .title .arrow:not([inert])")) arrow.inert = true;
     for (const fold of document.querySelectorAll("#sg-who > button"))
       setAttribute(fold, "aria-expanded", String(fold.classList.contains("open")));

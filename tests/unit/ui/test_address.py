@@ -12,7 +12,7 @@ from providers import ProviderRegistry
 from settings import Settings
 from tests.unit.ui.ui_fixtures import make_answer_service
 from tests.virtual_time import run_on_virtual_time
-from ui import first_view
+from ui import first_view, strings
 from ui.address.query import (
     FIRST_TAB,
     PARAMETERS,
@@ -85,6 +85,13 @@ def test_unknown_value_is_ignored_with_a_word(query: str, problem: str) -> None:
     address = parse_address(query, OFFER)
     assert any(problem in text for text in address.problems), address.problems
     assert all(len(text) < 260 for text in address.problems)
+
+
+def test_api_key_in_an_address_is_ignored_and_not_repeated() -> None:
+    key = "sk-proj-abcdefghij0123456789ABCDEF"
+    for query in (f"?provider={OPENAI}&model={key}", f"?tab=compare&models=local,openai:{key}"):
+        address = parse_address(query, OFFER)
+        assert strings.SECRET_MODEL[:30] in address.problems[0] and key not in str(address)
 
 
 def test_valid_settings_beside_an_unknown_one_are_kept() -> None:

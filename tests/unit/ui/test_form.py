@@ -9,7 +9,7 @@ from guard.validation import InputLimits, validate_conversation
 from streaming.errors import UsageError
 from tests.unit.ui.ui_fixtures import FakeProviders, SlowAdapter
 from ui import strings
-from ui.form import CHARS_PER_TOKEN, LOCAL_CONTEXT_TOKENS, ChatForm, parse_budget, validate_form
+from ui.form import CHARS_PER_TOKEN, LOCAL_CONTEXT_TOKENS, ChatForm, parse_budget, shown_model, validate_form
 
 LISTING = FakeProviders(SlowAdapter()).list_providers()
 
@@ -66,6 +66,27 @@ def test_empty_budget_is_none(text: str, amount: str | None) -> None:
 def test_invalid_budget_is_rejected(text: str) -> None:
     with pytest.raises(UsageError, match="amount in USD"):
         parse_budget(text)
+
+
+@pytest.mark.parametrize(
+    ("model", "shown"),
+    [
+        ("sk-proj-abcdefghij0123456789ABCDEF", ""),
+        ("gsk_" + "aB3d" * 13, ""),
+        ("hf_" + "aB3" * 12, ""),
+        ("meta-llama/Llama-3.3-70B-Instruct-Turbo", "meta-llama/Llama-3.3-70B-Instruct-Turbo"),
+        ("hf.co/bartowski/Llama-3.2-3B-Instruct-GGUF:Q4_K_M", "hf.co/bartowski/Llama-3.2-3B-Instruct-GGUF:Q4_K_M"),
+    ],
+)
+def test_api_key_in_place_of_a_model_is_rejected_and_shown_nowhere(model: str, shown: str) -> None:
+    form = ChatForm("Hi", provider="ollama:a", model=model)
+    assert shown_model(form) == shown
+    if shown:
+        assert validate_form(form, LISTING, InputLimits()).name == f"ollama:{model}"
+    else:
+        with pytest.raises(UsageError) as excinfo:
+            validate_form(form, LISTING, InputLimits())
+        assert str(excinfo.value) == strings.SECRET_MODEL
 
 
 def test_unlisted_provider_is_rejected() -> None:

@@ -91,14 +91,15 @@ def test_completed_receipt_is_called_complete() -> None:
 
 
 def test_receipt_of_stopped_answer_shows_cost_and_stop_time() -> None:
-    usage = Usage(6, 50, thinking_tokens=7, source="counted")
+    usage = Usage(6, 50, thinking_tokens=7, cached_tokens=4, source="counted")
     reading = replace(READING, usage=usage, cost=cost_of_usd("0.0002"))
     text = html.receipt_markdown(
         replace(RECEIPT, outcome="cancelled", finish_reason=None, stop_s=0.034, reading=reading)
     )
     assert "| Provider stopped within | 0.03 s |" in text
     assert "| Output tokens | 50 (counted) |" in text
-    assert "| Of these, thinking | 7 |" in text
+    assert "(counted) |\n| Of these, thinking | 7 |" in text
+    assert "| Input tokens | 6 (counted) |\n| Of these, cached | 4 |" in text
     assert "≈ \\$0.00020 (prices: genai-prices, 2026-11-01)" in text
     assert strings.KEPT in text
 

@@ -342,7 +342,9 @@ def test_blind_round_hides_providers_until_vote(seed: int, cut: bool) -> None:
     winner = "ollama:a" if "ollama:a" in heads[0] else "sim:steady"
     votes = after["results"]["value"].partition('id="sg-votes"')[2]
     assert f"A · {winner}" in votes.partition("<tbody>")[2].partition("</th>")[0]
+    simulated = "A" if "sim:steady" in heads[0] else "B"
     assert winner in after["voted"]["value"]
+    assert strings.VOTE_SIMULATED.format(letters=simulated) in after["voted"]["value"]
 
 
 def test_blind_round_that_fails_whole_shows_its_names_and_reasons_without_a_vote() -> None:

@@ -78,11 +78,11 @@ def test_concurrent_and_recent_checks_share_one_request(error: StreamgaugeError 
 
 
 def test_badge_calls_only_a_reached_service_ready() -> None:
-    assert "Ready" in html.provider_badge(ROW, ServiceCheck(True))
+    assert "Available" in html.provider_badge(ROW, ServiceCheck(True))
     assert "Key set, not checked" in html.provider_badge(ROW, ServiceCheck())
     assert ">Not checked" in html.provider_badge(ROW, ServiceCheck(), needs_key=False)
     problem = html.provider_badge(ROW, ServiceCheck(False, problem="Cannot be reached: <b>\nno"), own_key=True)
-    assert f"{strings.KEY_TAKEN} Cannot be reached: &lt;b&gt; no" in problem and "Ready" not in problem
+    assert f"{strings.KEY_TAKEN} Cannot be reached: &lt;b&gt; no" in problem and "Available" not in problem
     assert strings.SIMULATED in html.provider_badge(FakeProviderInfo("sim:steady", simulated=True), ServiceCheck(True))
 
 
@@ -100,8 +100,8 @@ def test_badge_and_models_are_shown_first_unchecked_then_as_listed() -> None:
 
     first, listed, again, local = run_on_virtual_time(main())
     assert "Key set, not checked" in first[0] and first[1] == ""
-    assert "Ready" in listed[0] and listed[1] == "b\na" and again == listed
-    assert "Ready" in local[0] and local[1] == ""
+    assert "Available" in listed[0] and listed[1] == "b\na" and again == listed
+    assert "Available" in local[0] and local[1] == ""
 
 
 def test_models_of_provider_that_is_no_longer_shown_are_discarded() -> None:

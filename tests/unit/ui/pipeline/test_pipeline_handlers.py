@@ -100,9 +100,9 @@ def test_measured_and_computed_metrics_agree(options: dict[str, bool], left: str
     by_name = {name.partition(":")[0]: computed for name, computed, _ in lines}
     for kind, stats in zip((left, right), last[2:4], strict=True):
         values = re.findall(r"<dd>([^<]*) <small>([^<]*)</small>", stats)
-        (chunks, _), (updates, _), (sent, note), (mean, longest) = values
-        noun = "update" if updates == "1" else "updates"
-        assert by_name[kind] == f"{updates} {noun} · {sent} · delay mean {mean}, {longest}"
+        (chunks, _), (updates, _), (sent, note), (delay, _) = values
+        noun, (mean, longest) = "update" if updates == "1" else "updates", delay.split(", ")
+        assert by_name[kind] == f"{updates} {noun} · {sent} · delay mean {mean} ms, max {longest}"
         assert note == strings.BYTES_NOTE and int(chunks) == 60
 
 
@@ -113,6 +113,9 @@ def test_retry_counts_down_and_states_its_reason() -> None:
     ]
     left_s = [int(seconds) for line in waiting for seconds in re.findall(r'data-left-s="(\d+)"', line)]
     assert len(left_s) == len(waiting) and left_s == sorted(left_s, reverse=True) and left_s[0] == 1 and left_s[-1] == 0
+    lines = [update[5] for update in updates if isinstance(update[5], str)]
+    streaming = [line for line in lines if "<strong>Streaming" in line]
+    assert streaming and not any("Retry 1 of 3" in line for line in streaming), "the retry is over by then"
     passages = re.findall(r"<li[^>]*><strong>(\w+)</strong>([^<]*)", updates[-1][4])
     assert [state for state, _ in passages] == ["Idle", "Streaming", "Retrying", "Streaming", "Succeeded"]
     assert "overloaded" in passages[2][1] and "Retry 1 of 3 in 1 s" in passages[2][1]

@@ -31,6 +31,7 @@ def test_sample_run_shows_headline_decision_table_charts_and_report(tmp_path: Pa
     assert "### Provenance" in shown.texts[-1] and "### Decision" not in shown.texts[-1]
     assert "Objectives missed" in shown.head and "144 trials" in shown.head and "2026-11-29 08:19 UTC" in shown.head
     assert shown.charts >= 4 and not shown.error
+    assert strings.SAMPLE_NOTE in shown.head, "a visitor is told that it is an example"
     links = re.findall(r'href="runs/([\w-]{22})/sample/([a-z.]+)" download', shown.head)
     assert [name for _, name in links] == ["trials.csv", "trials.parquet", "events.parquet", "report.html"]
 
