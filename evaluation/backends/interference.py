@@ -3,6 +3,8 @@
 import asyncio
 import gc
 from array import array
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 INTERVAL_S = 0.02
 DISTURBED_LAG_S = 0.005
@@ -70,7 +72,17 @@ def freeze_gc() -> None:
     gc.set_threshold(*_DEFAULT_THRESHOLDS[:2], _FULL_COLLECTION_EVERY)
 
 
-def unfreeze_gc() -> None:
-    """Restore the garbage collector's defaults."""
-    gc.set_threshold(*_DEFAULT_THRESHOLDS)
-    gc.unfreeze()
+@contextmanager
+def frozen_gc() -> Iterator[None]:
+    """Freeze the garbage collector, and restore its defaults at the end.
+
+    Where the program had frozen objects of its own before, none is released: which ones they are is not known then.
+    """
+    was_frozen = gc.get_freeze_count() > 0
+    freeze_gc()
+    try:
+        yield
+    finally:
+        gc.set_threshold(*_DEFAULT_THRESHOLDS)
+        if not was_frozen:
+            gc.unfreeze()

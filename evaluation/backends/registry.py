@@ -111,7 +111,7 @@ class RunBackends:
         timings: dict[str, set[str]] = {}
         for call, backend in self._chosen.items():
             timings.setdefault(transport_name(call.provider, call.transport), set()).add(backend.timing)
-        interference.freeze_gc()
+        self._attention.enter_context(interference.frozen_gc())
         waits_only = bool(timings) and all(entry.isdisjoint(_BUSY) for entry in timings.values())
         return self._resources.facts | {
             "stamped_sockets": [name for name, entry in timings.items() if entry == {"sockets"}],
@@ -122,7 +122,6 @@ class RunBackends:
     async def aclose(self) -> None:
         """Close all that is open and restore the priority and the garbage collector. Safe to call twice."""
         self._attention.close()
-        interference.unfreeze_gc()
         await self._resources.aclose()
 
     async def _prepare(self, call: TrialRequest, key: TrialRequest) -> None:
