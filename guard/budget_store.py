@@ -6,16 +6,18 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from guard.budget import LEASE_S, LIMITS, UNBOUNDED_TOKENS, Budget, BudgetLedger, Estimator, Limit, Overruns, Spend
-from guard.redis_backend import OptionalRedis
 from guard.rejection import RejectionError
 from streaming.clock import Clock
 from streaming.events import Failed
 from streaming.messages import ChatRequest
 from streaming.meter import CostModel
 from streaming.pipeline import Charge
+
+if TYPE_CHECKING:
+    from guard.redis_backend import OptionalRedis
 
 _DAY_S = 86_400
 _UNPRICED = (
@@ -131,7 +133,7 @@ class BudgetService:
         self,
         budget: Budget,
         clock: Clock,
-        shared: OptionalRedis | None,
+        shared: "OptionalRedis | None",
         utc_now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._budget = budget

@@ -3,12 +3,15 @@
 import math
 from collections import OrderedDict
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from limits import RateLimitItem
 
-from guard.redis_backend import OptionalRedis
 from guard.rejection import RejectionError
 from streaming.clock import Clock
+
+if TYPE_CHECKING:
+    from guard.redis_backend import OptionalRedis
 
 MAX_CALLERS = 50_000
 
@@ -70,7 +73,7 @@ class RateLimiter:
         self,
         limit: RateLimitItem,
         clock: Clock,
-        shared: OptionalRedis | None,
+        shared: "OptionalRedis | None",
         *,
         what: str = "requests",
         advice: str = "ask again",

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from guard import Caller, Guard, RejectionError, Reservation
 from providers.models.source import ProviderRow, ProviderSource
@@ -23,7 +23,6 @@ from server.streams.active import ActiveAnswer, ActiveAnswers
 from server.streams.buffer import StreamNotFoundError, StreamStore, StreamStoreFullError
 from server.streams.events import WireEventEncoder, cancelled_fields
 from server.streams.reader import EventReader
-from server.streams.replication import StreamReplication
 from settings import DEFAULT_REDIS_TIMEOUT_S
 from streaming import strategies
 from streaming.clock import Clock
@@ -34,6 +33,9 @@ from streaming.pipeline import AnswerObserver, AnswerStream, EventFilter, Observ
 from streaming.session import Session
 from streaming.strategies import Strategy
 from streaming.trace import Probe
+
+if TYPE_CHECKING:
+    from server.streams.replication import StreamReplication
 
 USAGE_RULE = "request.usage"
 """The rule of requests that ask for something that the service does not have, for example an unknown strategy."""
@@ -69,15 +71,7 @@ class ChatService:
         self.feedback: FeedbackStore | None = None
         """Where ratings of answers are kept; None if whoever runs the service wants none."""
         self._recorder = recorder
-        self._replication = None
-        if redis_url:
-            self._replication = StreamReplication(
-                redis_url,
-                self.streams,
-                timeout_s=redis_timeout_s,
-                retention_s=limits.buffer.retention_s,
-                intervals=limits.replication,
-            )
+        self._replication = _make_replication(redis_url, self.streams, redis_timeout_s, limits) if redis_url else None
         self._store = StreamStore(self._replication, limits.buffer)
 
     def start(self) -> None:
@@ -324,3 +318,15 @@ def _reject_replay(names: Sequence[str]) -> None:
         raise UsageError(
             "replay: not offered over the network, because it reads the service's own files (choose another provider)"
         )
+
+
+def _make_replication(
+    redis_url: str, streams: ActiveAnswers, timeout_s: float, limits: ServiceLimits
+) -> "StreamReplication":
+    """Return the replication, which imports Redis' client: a service without Redis starts sooner without it."""
+    from server.streams.replication import StreamReplication
+
+    retention_s = limits.buffer.retention_s
+    return StreamReplication(
+        redis_url, streams, timeout_s=timeout_s, retention_s=retention_s, intervals=limits.replication
+    )

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from guard.request_body import BODY_TIMEOUT_S
 from server.streams.buffer import DEFAULT_LIMITS, BufferLimits
-from server.streams.replication import DEFAULT_INTERVALS, ReplicationIntervals
+from server.streams.replication_intervals import DEFAULT_INTERVALS, ReplicationIntervals
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import websockets
 from server.limits import ServiceLimits
 from server.streams import replication
 from server.streams.buffer import BufferLimits
-from server.streams.replication import ReplicationIntervals
+from server.streams.replication_intervals import ReplicationIntervals
 from streaming import sse
 from tests.asgi_server import (
     UNLIMITED_VARIABLES,
