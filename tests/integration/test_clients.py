@@ -3,7 +3,7 @@
 import asyncio
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,31 +122,49 @@ def test_cancel_returns_receipt(kind: type[Client], resume: bool, url: str) -> N
     asyncio.run(main())
 
 
+@dataclass(frozen=True)
+class UpstreamService:
+    """A service over a simulator, whose log records what happened to the requests for each model."""
+
+    url: str
+    log: Path
+
+    def has_closed(self, model: str) -> bool:
+        """Return whether the connection of the request for this model has been closed."""
+        lines = [json.loads(line) for line in self.log.read_bytes().rpartition(b"\n")[0].splitlines()]
+        ids = {line["request_id"] for line in lines if line.get("model") == model}
+        return any(line["event"] == "closed" and line["request_id"] in ids for line in lines)
+
+
+@pytest.fixture(scope="module")
+def upstream_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[UpstreamService]:
+    log = tmp_path_factory.mktemp("simulator") / "truth.jsonl"
+    with ExitStack() as running:
+        arguments = ("--tokens", "5000", "--gap-ms", "20", "--log", str(log))
+        simulator = running.enter_context(run_simulator_process(*arguments))
+        service = run_service_process(OPENAI_BASE_URL=f"{simulator}/v1", OPENAI_API_KEY="k")
+        yield UpstreamService(running.enter_context(service), log)
+
+
 @both_clients
 @pytest.mark.parametrize("how", ["leaving", "cancelling"])
-def test_leaving_or_cancelling_disconnects_from_provider(kind: type[Client], how: str, tmp_path: Path) -> None:
-    log = tmp_path / "truth.jsonl"
-    arguments = ("--tokens", "5000", "--gap-ms", "20", "--log", str(log))
+def test_leaving_or_cancelling_disconnects_from_provider(
+    kind: type[Client], how: str, upstream_service: UpstreamService
+) -> None:
+    model = f"{kind.__name__}-{how}"
 
-    def is_logged(event: str) -> Callable[[], bool]:
-        return lambda: any(json.loads(line)["event"] == event for line in log.read_text().splitlines())
-
-    async def main(url: str) -> None:
-        async with kind(url) as client:
-            async with client.stream(**{**QUESTION, "provider": "openai:m", "max_tokens": 5000}) as answer:
+    async def main() -> None:
+        async with kind(upstream_service.url) as client:
+            async with client.stream(**{**QUESTION, "provider": f"openai:{model}", "max_tokens": 5000}) as answer:
                 async for event in answer:
                     if isinstance(event, TextDelta):
                         break
                 if how == "cancelling":
                     assert isinstance(await answer.cancel(), AnswerCancelled)
-                assert not is_logged("closed")() or how == "cancelling"
-            await wait_until(is_logged("closed"))
+                assert not upstream_service.has_closed(model) or how == "cancelling"
+            await wait_until(lambda: upstream_service.has_closed(model))
 
-    with ExitStack() as running:
-        simulator = running.enter_context(run_simulator_process(*arguments))
-        asyncio.run(
-            main(running.enter_context(run_service_process(OPENAI_BASE_URL=f"{simulator}/v1", OPENAI_API_KEY="k")))
-        )
+    asyncio.run(main())
 
 
 def cut_points(seed: int, most: int) -> list[list[int]]:
@@ -211,13 +229,19 @@ def test_resumable_answer_cut_anywhere_is_read_completely(kind: type[Client], ur
     check_cut_answers(kind, [url], 0.05)
 
 
-@both_clients
-def test_resumable_answer_cut_anywhere_is_read_completely_from_other_replica(kind: type[Client]) -> None:
+@pytest.fixture(scope="module")
+def replicas() -> Iterator[list[str]]:
     with ExitStack() as running:
         redis = running.enter_context(run_redis())
         variables = {"REDIS_URL": redis.url, "REDIS_TIMEOUT_S": PATIENT_S}
-        replicas = [running.enter_context(run_service_process(**variables)) for _ in range(2)]
-        check_cut_answers(kind, replicas, 0.05)
+        yield [running.enter_context(run_service_process(**variables)) for _ in range(2)]
+
+
+@both_clients
+def test_resumable_answer_cut_anywhere_is_read_completely_from_other_replica(
+    kind: type[Client], replicas: list[str]
+) -> None:
+    check_cut_answers(kind, replicas, 0.05)
 
 
 @both_clients

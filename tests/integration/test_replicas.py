@@ -202,14 +202,30 @@ def run_two_workers(redis: RedisProcess, number: int, **variables: str) -> Any:
     return run_service("--workers", "2", **shared, **{"RATE_LIMIT": "off", "BUDGETS": "off", **variables})
 
 
-def test_workers_check_host_of_listening_address(redis: RedisProcess) -> None:
+@pytest.fixture(scope="module")
+def limited_workers(redis: RedisProcess) -> Iterator[RunningService]:
+    """Run two workers for one more host name and ten requests a minute."""
+    with run_two_workers(redis, 9, ALLOWED_HOSTS="chat.example", RATE_LIMIT="10/minute") as service:
+        yield service
+
+
+def test_workers_check_host_of_listening_address(limited_workers: RunningService) -> None:
     async def main(port: int) -> list[int]:
         hosts = ["localhost", "evil.example", "chat.example"] * 4
         responses = [await send_request(port, "/healthz", method="GET", headers={"host": host}) for host in hosts]
         return [(await one.read_response())[0] for one in responses]
 
-    with run_two_workers(redis, 9, ALLOWED_HOSTS="chat.example") as service:
-        assert asyncio.run(main(service.port)) == [200, 421, 200] * 4
+    assert asyncio.run(main(limited_workers.port)) == [200, 421, 200] * 4
+
+
+def test_rate_limit_is_shared_by_two_workers(limited_workers: RunningService) -> None:
+    async def main(port: int) -> list[int]:
+        body = {**SIM_BODY, "stream": False, "max_tokens": 1}
+        responses = [await send_request(port, CHAT, body) for _ in range(50)]
+        return [(await connection.read_response())[0] for connection in responses]
+
+    statuses = asyncio.run(main(limited_workers.port))
+    assert (statuses.count(200), statuses.count(429)) == (10, 40)
 
 
 async def ask_cut_and_resume(service: RunningService) -> None:
@@ -272,17 +288,6 @@ def test_killed_worker_is_replaced_and_streams_resume_across_workers(redis: Redi
         asyncio.run(work(service))
         assert service.stop_and_wait() == 0
         assert "Traceback" not in service.stderr_text()
-
-
-def test_rate_limit_is_shared_by_two_workers(redis: RedisProcess) -> None:
-    async def main(port: int) -> list[int]:
-        body = {**SIM_BODY, "stream": False, "max_tokens": 1}
-        responses = [await send_request(port, CHAT, body) for _ in range(50)]
-        return [(await connection.read_response())[0] for connection in responses]
-
-    with run_two_workers(redis, 4, RATE_LIMIT="10/minute") as service:
-        statuses = asyncio.run(main(service.port))
-    assert (statuses.count(200), statuses.count(429)) == (10, 40)
 
 
 @pytest.mark.parametrize(("host", "status"), [("127.0.0.1", 429), ("0.0.0.0", 404)])
