@@ -1,5 +1,6 @@
 """Load tests as people start them, with real Locust processes, against the real service and the simulator."""
 
+import io
 import json
 import os
 import re
@@ -9,16 +10,18 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import evaluation
+from evaluation.__main__ import main as evaluate
 from evaluation.backends.service_process import running_service as started_service
 from evaluation.calibration import model
 from evaluation.load_test import import_answers
+from evaluation.load_test.__main__ import main as load_test
 from evaluation.load_test.calibrate import observed_answer
 from evaluation.schema import read_trials
 from simulator.server import read_log
@@ -32,13 +35,17 @@ LIMITED_VARIABLES = {"BUDGETS": "on", "BUDGET_STREAMS_TOTAL": "3"} | {
 }
 
 
-def run_load_test(*arguments: str, timeout_s: float = 300) -> tuple[int, dict[str, Any], str]:
-    """Run the command and return its exit code, the JSON object in its last line, and its output."""
-    command = [sys.executable, "-m", "evaluation.load_test", *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout_s, check=False)
-    lines = done.stdout.strip().splitlines()
-    assert lines and lines[-1].startswith("{"), done.stdout + done.stderr
-    return done.returncode, json.loads(lines[-1]), done.stdout
+def run_load_test(*arguments: str) -> tuple[int, dict[str, Any], str]:
+    """Run the command and return its exit code, the JSON object in its last line, and its output.
+
+    Locust, and the service if one is started, are processes as always. The command itself is run in this one: what its
+    reports need takes a second to import.
+    """
+    with redirect_stdout(io.StringIO()) as written:
+        code = load_test(arguments)
+    lines = written.getvalue().strip().splitlines()
+    assert lines and lines[-1].startswith("{"), written.getvalue()
+    return code, json.loads(lines[-1]), written.getvalue()
 
 
 def run_locust(kind: str, url: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -144,7 +151,7 @@ def test_two_locust_workers_make_one_report(url: str, tmp_path: Path) -> None:
 
 def test_levels_of_users_are_one_sweep_of_both_workers(simulator: str, tmp_path: Path) -> None:
     folder = tmp_path / "sweep"
-    options = ("run", "--kind", "openai", "--url", simulator, "--levels", "2,4", "--processes", "2", "--duration", "4s")
+    options = ("run", "--kind", "openai", "--url", simulator, "--levels", "2,4", "--processes", "2", "--duration", "8s")
     _, facts, out = run_load_test(*options, *NO_PLOTS_OPTIONS, "--out", str(folder))
     assert [level["level"] for level in facts["load"]] == [2.0, 4.0] and len(facts["knees"]) == 1
     assert "openai:sim:steady: " in out
@@ -182,8 +189,7 @@ def test_workload_has_the_same_figures_as_in_the_evaluation(
     monkeypatch.setenv("OPENAI_BASE_URL", f"{simulator}/v1")
     monkeypatch.setenv("OPENAI_API_KEY", "none")
     run = ("run", "--providers", "openai:sim", "--prompt-count", "6", *options, "--out", str(tmp_path / "run"))
-    done = subprocess.run([sys.executable, "-m", "evaluation", *run], cwd=ROOT, capture_output=True, check=False)
-    assert done.returncode == 0, done.stderr
+    assert evaluate(run) == 0
     both = [evaluation.load(tmp_path / name).trials.query("outcome == 'completed'") for name in ("load", "run")]
     for column in ("input_tokens", "output_tokens", "asked_input_tokens", "asked_output_tokens", "template_tokens"):
         medians = [
@@ -238,9 +244,10 @@ def test_calibrate_measures_load_users_against_simulator(tmp_path: Path) -> None
 )
 def test_broken_stream_is_recorded_as_failure_with_reason(fault: str, outcome: str, tmp_path: Path) -> None:
     with run_simulator_process("--ttft-ms", "10", "--gap-ms", "1", "--tokens", "8", "--fault", fault) as result:
-        done = run_locust("openai", result, tmp_path / "load", "--slo", "failed<1%")
+        load = ("run", "--kind", "openai", "--url", result, "--users", "3", "--duration", "1s", "--slo", "failed<1%")
+        code, _, _ = run_load_test(*load, *NO_PLOTS_OPTIONS, "--out", str(tmp_path / "load"))
     trials = evaluation.load(tmp_path / "load").trials
-    assert done.returncode == 1
+    assert code == 1
     assert set(trials["outcome"]) == {outcome}
     assert trials["error_message"].str.len().min() > 10
 
