@@ -11,7 +11,7 @@ import re
 from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from urllib.parse import quote
 
 from guard.text_normalization import normalize
@@ -215,10 +215,12 @@ class Patterns:
         banned = [
             SecretPattern(f"term_{i}", _literal_run(term), not_after="") for i, term in enumerate(sorted(self.terms))
         ]
-        everything = [*banned, *_exact_shapes(secrets), *shapes]
+        exact = tuple(_exact_shapes(secrets))
+        everything = (*banned, *exact, *shapes)
         self.tails = {shape.name: Tail(shape.tail, bool(shape.splits)) for shape in everything if shape.tail}
-        self.search = re.compile(_build_expression(everything, last=False)).search
-        self.search_last = re.compile(_build_expression(everything, last=True)).search
+        # A secret's own expression is kept by nobody but its owner.
+        expression, last = _compile(everything) if exact else _compile_once(everything)
+        self.search, self.search_last = expression.search, last.search
         self._checks = {shape.name: shape.check for shape in everything if shape.check}
 
     def matched_name(self, match: re.Match[str]) -> str | None:
@@ -313,6 +315,15 @@ class _Rest:
     ending: str
     joint: str
     """The expression allowed before each of its characters."""
+
+
+def _compile(shapes: tuple[SecretPattern, ...]) -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """Return the expressions for text that goes on and for the end of a text."""
+    return re.compile(_build_expression(shapes, last=False)), re.compile(_build_expression(shapes, last=True))
+
+
+_compile_once = lru_cache(maxsize=4)(_compile)
+"""`_compile` for patterns that hold no secret: those of known shapes take half a second, and every guard has them."""
 
 
 def _build_expression(shapes: Sequence[SecretPattern], last: bool) -> str:
