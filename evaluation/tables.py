@@ -4,7 +4,7 @@ Text is `string`, or `category` in the events, where it repeats. Counts are `Int
 unknown. Metrics and costs are `float64` with NaN for unknown; the journal has the exact costs.
 """
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Collection, Iterable, Mapping, Set
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, get_args
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute
@@ -194,11 +195,12 @@ def _check_values(frame: pd.DataFrame, types: Mapping[str, Any]) -> None:
     for name, column in frame.items():
         if type(None) not in get_args(types[str(name)]) and column.isna().any():
             raise _MisfitError(f"{name} is missing")
-        if column.dtype in ("float64", "Int64"):
-            known = column.dropna()
-            fits = known.between(0 if column.dtype == "Int64" else -MAX_NUMBER, MAX_NUMBER)
+        if column.dtype.kind in "fi":
+            numbers = column.to_numpy(np.float64, na_value=np.nan)
+            least = 0 if column.dtype.kind == "i" else -MAX_NUMBER
+            fits = np.isnan(numbers) | ((numbers >= least) & (numbers <= MAX_NUMBER))
             if not fits.all():
-                raise _MisfitError(f"{name} cannot be {known[~fits].iloc[0]}")
+                raise _MisfitError(f"{name} cannot be {column[~fits].iloc[0]}")
 
 
 def from_journal(folder: Path, facts: dict[str, Any] | None = None) -> Run:
@@ -239,9 +241,7 @@ def write_table(name: str, run: Run, file: BinaryIO) -> None:
     The parquet files are exact; text in the CSV file is escaped for spreadsheets.
     """
     if name == "trials.csv":
-        texts = map(str, run.trials.select_dtypes("string"))
-        safe = {column: run.trials[column].map(to_csv, na_action="ignore") for column in texts}
-        run.trials.assign(**safe).to_csv(file, index=False, float_format="%.12g", encoding="utf-8")
+        _map_texts(run.trials, to_csv).to_csv(file, index=False, float_format="%.12g", encoding="utf-8")
         return
     frame = run.trials if name == "trials.parquet" else run.events
     pyarrow.parquet.write_table(_with_units(pa.Table.from_pandas(frame, preserve_index=False)), file)
@@ -251,7 +251,7 @@ def _with_units(table: pa.Table) -> pa.Table:
     """Return the table with the unit of each column in the metadata of its field."""
     units = {**TRIAL_UNITS, **{name: column.unit for name, column in EVENT_COLUMN_DOCS.items() if column.unit}}
     fields = [f.with_metadata({"unit": units[f.name]}) if f.name in units else f for f in table.schema]
-    return table.cast(pa.schema(fields, table.schema.metadata))
+    return pa.Table.from_arrays(table.columns, schema=pa.schema(fields, table.schema.metadata))
 
 
 def _read_event_table(folder: Path, finished: Set[str]) -> pd.DataFrame:
@@ -312,12 +312,23 @@ def build_table(rows: Iterable[Iterable[Any]], dtypes: Mapping[str, str], batch_
     frames = []
     while batch := list(islice(left, batch_rows)):
         try:
-            frames.append(pd.DataFrame(batch, columns=list(dtypes), dtype=object).astype(dtypes))
+            frames.append(_build_batch(batch, dtypes))
         except (TypeError, ValueError, OverflowError) as error:
             raise UsageError(f"journal: a value does not fit its column, {error} (copy the run again)") from None
     if not frames:
         return pd.DataFrame(columns=list(dtypes)).astype(dtypes)
+    if len(frames) == 1:
+        return frames[0]
     return pd.concat(frames, ignore_index=True).astype(dtypes)  # the categories of two batches may differ
+
+
+def _build_batch(rows: Iterable[Iterable[Any]], dtypes: Mapping[str, str]) -> pd.DataFrame:
+    """Return rows as a table, column by column: to convert a table of objects takes several times as long."""
+    columns = {}
+    for (name, dtype), values in zip(dtypes.items(), zip(*rows, strict=True), strict=True):
+        objects = np.array(values, dtype=object)
+        columns[name] = objects.astype(np.float64) if dtype == "float64" else pd.array(objects, dtype=dtype)
+    return pd.DataFrame(columns)
 
 
 def _is_newer(table: Path, journal: Path) -> bool:
@@ -330,12 +341,20 @@ def escape_run(run: Run, escape: Escape) -> Run:
     The program's own terms (outcomes, transports, strategies) are unchanged by every format. The manifest's field names
     are not escaped; code that prints one must escape it.
     """
-    texts = [name for name in map(str, run.trials.select_dtypes(["string", "category"])) if name not in _NEVER_SHOWN]
+    trials = _map_texts(run.trials, lambda text: escape(_cut(text)), _NEVER_SHOWN)
+    return replace(run, trials=trials, manifest=_escape_values(run.manifest, escape))
+
+
+def _map_texts(trials: pd.DataFrame, escape: Escape, but: Collection[str] = ()) -> pd.DataFrame:
+    """Return the trials with `escape` called on their texts, in all columns `but` these; most columns stay the same."""
     columns = {}
-    for name in texts:
-        column = run.trials[name]
-        columns[name] = column.map({text: escape(_cut(text)) for text in column.dropna().unique()}).astype("string")
-    return replace(run, trials=run.trials.assign(**columns), manifest=_escape_values(run.manifest, escape))
+    for name, dtype in trials.dtypes.items():
+        if name in but or not isinstance(dtype, (pd.StringDtype, pd.CategoricalDtype)):
+            continue
+        texts = {text: escape(text) for text in trials[name].unique() if isinstance(text, str)}
+        if isinstance(dtype, pd.CategoricalDtype) or any(text != escaped for text, escaped in texts.items()):
+            columns[str(name)] = trials[name].map(texts).astype("string")
+    return trials.assign(**columns) if columns else trials
 
 
 def _cut(text: str) -> str:

@@ -217,13 +217,9 @@ def column_median(trials: pd.DataFrame, column: str, *, failures: bool = False) 
 
 
 def column_medians(trials: pd.DataFrame, columns: Sequence[str], *, failures: bool = False) -> dict[str, Estimate]:
-    """Return `column_median` of several columns; a table is divided once for all of them."""
+    """Return `column_median` of several columns; their prompts are numbered once for all of them."""
     codes = prompt_codes(trials["prompt_id"].tolist())
-    values = trials[list(columns)].to_numpy(dtype=np.float64, na_value=np.nan)
-    if failures:
-        completed = trials["outcome"].eq("completed").to_numpy(dtype=bool)
-        values = np.where(completed[:, np.newaxis], values, np.inf)
-    return {column: median(values[:, place], codes) for place, column in enumerate(columns)}
+    return {column: median(column_values(trials, column, failures=failures), codes) for column in columns}
 
 
 def pooled_quantiles(values: Floats, trials: Prompts, percents: Sequence[float], seed: int = 0) -> list[Estimate]:
@@ -233,7 +229,7 @@ def pooled_quantiles(values: Floats, trials: Prompts, percents: Sequence[float],
     as much as Student's t exceeds the normal distribution. There is no interval below six trials, nor for a percentile
     whose interval would end at the largest value.
     """
-    codes, _ = pd.factorize(np.asarray(trials, dtype=object))
+    codes, _ = pd.factorize(trials if isinstance(trials, np.ndarray) else np.asarray(trials, dtype=object))
     result = [float(x) for x in np.percentile(values, percents)]
     count = int(codes.max()) + 1
     if count < MIN_TRIALS:

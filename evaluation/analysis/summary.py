@@ -8,6 +8,7 @@ trials. A truncated answer is counted as failed, and its metrics are only in the
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import combinations, product
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,6 +24,7 @@ _BETWEEN_STRATEGIES = ("first_held_s", "delay_mean_s", "updates_per_s")
 _BETWEEN_TRANSPORTS = ("delivered_ttft_s", "delivered_e2e_s", "delivered_gap_p99_s")
 """Metrics at the reader: of the text that arrives at the client, or in process that leaves the strategy."""
 _GAP_PERCENTS = (50.0, 95.0, 99.0)
+_CELL_KEYS = ["name", "strategy", "population"]
 
 
 LATENCIES = ("ttft_s", "ttfot_s", "ttft_total_s", "e2e_s", "delivered_ttft_s", "delivered_e2e_s")
@@ -75,20 +77,40 @@ class Group:
         return self.medians.get(column, Estimate(0))
 
 
-def groups(run: Run) -> list[Group]:
-    """Return a group for each cell that has a trial, in the order of the scenario if that is known."""
+def groups(run: Run, *, gap_intervals: bool = True) -> list[Group]:
+    """Return a group for each cell that has a trial, in the order of the scenario if that is known.
+
+    Without `gap_intervals` the percentiles of the gaps have no intervals, whose resamples take longer than the rest.
+    """
     trials, names = named_trials(run)
     column = verdicts.first_text_column(run)
-    completed = trials[trials["outcome"] == "completed"]
-    gaps = statistics.chunk_gaps(run.events, run.trials).merge(
-        completed[["trial_id", "name", "strategy", "population"]]
-    )
-    keys = ["name", "strategy", "population"]
-    gap_cells = {tuple(key): cell for key, cell in gaps.groupby(keys, sort=False)}
-    cells = {tuple(key): cell for key, cell in trials.groupby(keys, sort=False)}
+    completed = trials.loc[trials["outcome"] == "completed", ["trial_id", *_CELL_KEYS]]
+    cells = {tuple(key): cell for key, cell in trials.groupby(_CELL_KEYS, sort=False)}
+    gaps, gap_cells = _gaps_by_cell(run, completed)
     strategies = trial_names.order_values(run, "strategies", trials["strategy"])
     planned = product(names, strategies, trial_names.populations(trials))
-    return [_make_group(key, cells[key], gap_cells.get(key, gaps.iloc[:0]), column) for key in planned if key in cells]
+    return [
+        _make_group(
+            key, cells[key], _gap_quantiles(gap_cells.get(key, gaps.iloc[:0]), with_intervals=gap_intervals), column
+        )
+        for key in planned
+        if key in cells
+    ]
+
+
+def _gaps_by_cell(run: Run, completed: pd.DataFrame) -> tuple[pd.DataFrame, dict[tuple[Any, ...], pd.DataFrame]]:
+    """Return all inter-chunk latencies, and those of each cell's completed trials, in the order of the events.
+
+    Each trial is looked up once, not each of its latencies.
+    """
+    gaps = statistics.chunk_gaps(run.events, run.trials)
+    gaps["trial_id"] = gaps["trial_id"].astype("category")
+    cells = completed.groupby(_CELL_KEYS, sort=False)
+    numbers = dict(zip(completed["trial_id"], cells.ngroup(), strict=True))
+    keys = [tuple(key) for key in cells.groups]
+    by_category = np.array([numbers.get(name, -1) for name in gaps["trial_id"].cat.categories], dtype=np.int64)
+    parts = gaps.groupby(by_category[gaps["trial_id"].cat.codes], sort=False)
+    return gaps, {keys[number]: part for number, part in parts if number >= 0}
 
 
 def named_trials(run: Run) -> tuple[pd.DataFrame, list[str]]:
@@ -151,12 +173,13 @@ def _iter_differences(
                 yield statistics.paired_difference(own, by, pair, column, within, name)
 
 
-def _make_group(key: tuple[str, str, Population], cell: pd.DataFrame, gaps: pd.DataFrame, column: str) -> Group:
-    done, counted = cell[cell["outcome"] == "completed"], cell[cell["outcome"] != "cancelled"]
+def _make_group(key: tuple[str, str, Population], cell: pd.DataFrame, gaps: list[Estimate], column: str) -> Group:
+    done = _rows_where(cell, cell["outcome"] == "completed")
+    counted = _rows_where(cell, cell["outcome"] != "cancelled")
     prompts = counted["prompt_id"].tolist()
     answers = statistics.column_values(counted, column, failures=True)
     tail = statistics.largest_quantile(statistics.independent_units(prompts)) if prompts else 50.0
-    p50, p95, p99 = _gap_quantiles(gaps)
+    p50, p95, p99 = gaps
     stalls, checked = _reduce_known(done["stalls"], pd.Series.sum), _checked_trials(counted)
     correct = int(checked["correct"].fillna(False).astype("bool").sum())
     return Group(
@@ -168,7 +191,7 @@ def _make_group(key: tuple[str, str, Population], cell: pd.DataFrame, gaps: pd.D
         answer_tail_s=statistics.quantile(answers, tail, prompts) if tail > 50 else Estimate(0),
         tail_percent=tail if tail > 50 else None,
         medians=_medians(done, counted) | _stop_median(cell),
-        gaps=len(gaps),
+        gaps=p50.n,
         gap_p50_s=p50,
         gap_p95_s=p95,
         gap_p99_s=p99,
@@ -187,19 +210,24 @@ def _make_group(key: tuple[str, str, Population], cell: pd.DataFrame, gaps: pd.D
     )
 
 
-def _gap_quantiles(gaps: pd.DataFrame) -> list[Estimate]:
+def _gap_quantiles(gaps: pd.DataFrame, *, with_intervals: bool) -> list[Estimate]:
     if not len(gaps):
         return [Estimate(0)] * len(_GAP_PERCENTS)
     values: Floats = gaps["gap_s"].to_numpy(dtype=np.float64)
-    return statistics.pooled_quantiles(values, gaps["trial_id"].tolist(), _GAP_PERCENTS)
+    if not with_intervals:
+        return [Estimate(len(values), float(value)) for value in np.percentile(values, _GAP_PERCENTS)]
+    return statistics.pooled_quantiles(values, gaps["trial_id"].cat.codes.to_numpy(np.int64), _GAP_PERCENTS)
 
 
 def _medians(done: pd.DataFrame, counted: pd.DataFrame) -> dict[str, Estimate]:
     """Return the median of every numeric column that has a value in a completed trial."""
-    numbers = done.select_dtypes(["float64", "Int64"])
-    known = [str(column) for column, is_known in numbers.notna().any().items() if is_known]
+    known = [str(name) for name, column in done.items() if column.dtype.kind in "fi" and not _is_unknown(column)]
     latencies = statistics.column_medians(counted, [c for c in known if c in LATENCIES], failures=True)
     return statistics.column_medians(done, [c for c in known if c not in LATENCIES]) | latencies
+
+
+def _is_unknown(column: "pd.Series[float]") -> bool:
+    return bool(np.isnan(column.to_numpy(np.float64, na_value=np.nan)).all())
 
 
 def _stop_median(cell: pd.DataFrame) -> dict[str, Estimate]:
@@ -217,7 +245,13 @@ def _cost_per_1000(cell: pd.DataFrame, answers: int) -> float | None:
 def _checked_trials(counted: pd.DataFrame) -> pd.DataFrame:
     """Return the trials of the prompts that say what a right answer is; a failed one is not right."""
     prompts = counted.loc[counted["correct"].notna(), "prompt_id"]
-    return counted[counted["prompt_id"].isin(prompts)]
+    return _rows_where(counted, counted["prompt_id"].isin(prompts))
+
+
+def _rows_where(trials: pd.DataFrame, is_kept: "pd.Series[bool]") -> pd.DataFrame:
+    """Return the rows that are kept; the table itself if they all are, since a copy of its columns takes longer."""
+    kept = is_kept.to_numpy(bool, na_value=False)
+    return trials if kept.all() else trials[kept] if kept.any() else trials.iloc[:0]
 
 
 def _reduce_known(column: "pd.Series[float]", reduce: Callable[["pd.Series[float]"], float]) -> float | None:

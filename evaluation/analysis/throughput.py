@@ -248,10 +248,8 @@ def add_times(trials: pd.DataFrame, events: pd.DataFrame) -> pd.DataFrame:
 
     A run that did not record monotonic times has those of its wall clock.
     """
-    started = pd.to_datetime(trials["started_at"], utc=True, format="ISO8601", errors="coerce")
-    wall_s = (started - pd.Timestamp(0, tz="UTC")).dt.total_seconds()
     sent_s = trials["sent_monotonic_s"]
-    sent_s = sent_s.fillna(trials["intended_start_s"]) if sent_s.notna().any() else wall_s
+    sent_s = sent_s.fillna(trials["intended_start_s"]) if sent_s.notna().any() else _wall_clock_s(trials)
     at_s = events["source_s"].fillna(events["delivered_s"])
     last_s = _by_text(at_s.groupby(events["trial_id"], observed=True).max())
     ended_s = trials["trial_id"].map(last_s).astype("float64").fillna(trials["e2e_s"]).fillna(0.0)
@@ -263,6 +261,12 @@ def add_times(trials: pd.DataFrame, events: pd.DataFrame) -> pd.DataFrame:
         end_s=sent_s + ended_s,
         sitting=pd.Series([int(number) for number in sittings], trials.index),
     )
+
+
+def _wall_clock_s(trials: pd.DataFrame) -> "pd.Series[float]":
+    """Return the starts on the wall clock, in seconds since 1970."""
+    started = pd.to_datetime(trials["started_at"], utc=True, format="ISO8601", errors="coerce")
+    return (started - pd.Timestamp(0, tz="UTC")).dt.total_seconds()
 
 
 def _iter_answers(trials: pd.DataFrame) -> Iterator[LoadAnswer]:

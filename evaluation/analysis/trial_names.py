@@ -90,15 +90,16 @@ def add_population_column(run: Run, trials: pd.DataFrame, *, always: bool = Fals
     if run.manifest.get("kind") is not None or not len(trials):
         return trials.assign(population="all")
     known = trials["fresh"] if "fresh" in trials else pd.Series(pd.NA, trials.index, dtype="boolean")
-    fresh = known.fillna(_first_asked(trials)).astype("bool")
+    fresh = (known.fillna(_first_asked(trials)) if known.isna().any() else known).astype("bool")
     if fresh.nunique() < 2 and not always:
         return trials.assign(population="all")
     return trials.assign(population=fresh.map({True: "fresh", False: "repeated"}))
 
 
 def _first_asked(trials: pd.DataFrame) -> "pd.Series[bool]":
-    order = trials.sort_values(["block", "trial_id"], kind="stable")
-    return ~order.duplicated(["provider", "model", "prompt_id"]).reindex(trials.index)
+    prompt = ["provider", "model", "prompt_id"]
+    order = trials[["block", "trial_id", *prompt]].sort_values(["block", "trial_id"], kind="stable")
+    return ~order.duplicated(prompt).reindex(trials.index)
 
 
 def populations(trials: pd.DataFrame) -> list[Population]:

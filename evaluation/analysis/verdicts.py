@@ -169,13 +169,16 @@ def judge_family(comparisons: Sequence[ProviderComparison] | Iterator[ProviderCo
 
 def failure_count(trials: pd.DataFrame) -> FailureCount:
     """Return the failures among trials; cancelled trials are left out."""
-    counted = trials[trials["outcome"] != "cancelled"]
-    return FailureCount(int((counted["outcome"] != "completed").sum()), len(counted))
+    outcomes = trials["outcome"]
+    counted = outcomes[outcomes != "cancelled"]
+    return FailureCount(int((counted != "completed").sum()), len(counted))
 
 
 def _iter_comparisons(run: Run, columns: Sequence[str], *, failures: bool) -> Iterator[ProviderComparison]:
     trials = trial_names.add_name_column(run.trials)
     names = trial_names.names_in_order(run, trials["name"])
+    if len(names) < 2:
+        return
     # Selecting rows of a table with many columns takes longer than all the statistics.
     trials = trials[[column for column in trials if column in _PAIRING_COLUMNS or column in columns]]
     trials = trial_names.add_population_column(run, trials)

@@ -102,7 +102,7 @@ def summary_table(run: Run) -> Table:
     title = f"Run {run.manifest.get('run_id', '')}".rstrip()
     if provenance.is_replay(run):
         return replay.replay_table(summary.groups(run), f"{title}: what if")
-    groups = summary.groups(run)
+    groups = summary.groups(run, gap_intervals=False)
     caption = verdict_text.headline(groups, verdicts.compare_providers(run))
     if run.is_sweep:
         caption = to_line(sweep.headline(find_knees(load_levels(run))))
