@@ -317,7 +317,7 @@ def excerpt(text: object) -> str:
     if isinstance(text, bytes):
         text = text[: 4 * _MAX_SHOWN_CHARS].decode(errors="replace")
     line = " ".join(join_surrogates(str(text)[: 4 * _MAX_SHOWN_CHARS]).split())
-    line = "".join(c for c in line if c.isprintable())
+    line = line if line.isprintable() else "".join(c for c in line if c.isprintable())
     return line.rstrip(".") if len(line) <= _MAX_SHOWN_CHARS else f"{line[:_MAX_SHOWN_CHARS]}…"
 
 
