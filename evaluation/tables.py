@@ -326,7 +326,7 @@ def _build_batch(rows: Iterable[Iterable[Any]], dtypes: Mapping[str, str]) -> pd
     """Return rows as a table, column by column: to convert a table of objects takes several times as long."""
     columns = {}
     for (name, dtype), values in zip(dtypes.items(), zip(*rows, strict=True), strict=True):
-        objects = np.array(values, dtype=object)
+        objects: Any = np.array(values, dtype=object)
         columns[name] = objects.astype(np.float64) if dtype == "float64" else pd.array(objects, dtype=dtype)
     return pd.DataFrame(columns)
 

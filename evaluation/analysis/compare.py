@@ -185,26 +185,31 @@ def _iter_changes(
         if metric in SHARE_METRICS:
             yield _share_change(key, metric, a[metric], b[metric], failures)
             continue
-        known_a, known_b = values_a[metric].dropna(), values_b[metric].dropna()
-        if len(known_a) and len(known_b):
-            yield _ratio_change(key, metric, known_a, known_b, failures)
+        if metric in values_a and metric in values_b:
+            yield _ratio_change(key, metric, values_a[metric], values_b[metric], failures)
 
 
-def _paired_metrics(cell: pd.DataFrame, counted: Container[str]) -> pd.DataFrame:
-    """Return the metrics of completed trials by prompt and repeat; NaN is unknown.
+def _paired_metrics(cell: pd.DataFrame, counted: Container[str]) -> dict[str, "pd.Series[float]"]:
+    """Return the known metrics of completed trials by prompt and repeat.
 
     In the `counted` metrics a failed trial has the worst value, unless no completed one has any. Duplicates, which only
     edited runs have, become their median.
     """
-    completed = cell["outcome"].eq("completed")
-    values = cell[[metric for metric in DIRECTION if metric not in SHARE_METRICS]].astype("float64")
-    values = values.where(completed, math.nan)
-    for metric in values:
-        if metric in counted and (not completed.any() or values[metric].notna().any()):
-            values[metric] = values[metric].where(completed, 0.0 if DIRECTION[str(metric)] == "more" else math.inf)
-    if not values.index.is_unique:
-        values = values.groupby(level=["prompt_id", "repeat"], observed=True).median()
-    return values
+    completed = cell["outcome"].eq("completed").to_numpy(bool)
+    is_unique = cell.index.is_unique
+    result = {}
+    for metric in DIRECTION:
+        if metric in SHARE_METRICS:
+            continue
+        values = np.where(completed, cell[metric].to_numpy(np.float64, na_value=np.nan), np.nan)
+        if metric in counted and not (completed.any() and np.isnan(values).all()):
+            values = np.where(completed, values, 0.0 if DIRECTION[metric] == "more" else np.inf)
+        known = ~np.isnan(values)
+        if known.any():
+            by_pair = pd.Series(values[known], cell.index if known.all() else cell.index[known])
+            keys = ["prompt_id", "repeat"]
+            result[metric] = by_pair if is_unique else by_pair.groupby(level=keys, observed=True).median()
+    return result
 
 
 def _ratio_change(

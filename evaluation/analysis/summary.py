@@ -105,12 +105,14 @@ def _gaps_by_cell(run: Run, completed: pd.DataFrame) -> tuple[pd.DataFrame, dict
     """
     gaps = statistics.chunk_gaps(run.events, run.trials)
     gaps["trial_id"] = gaps["trial_id"].astype("category")
-    cells = completed.groupby(_CELL_KEYS, sort=False)
-    numbers = dict(zip(completed["trial_id"], cells.ngroup(), strict=True))
-    keys = [tuple(key) for key in cells.groups]
-    by_category = np.array([numbers.get(name, -1) for name in gaps["trial_id"].cat.categories], dtype=np.int64)
-    parts = gaps.groupby(by_category[gaps["trial_id"].cat.codes], sort=False)
-    return gaps, {keys[number]: part for number, part in parts if number >= 0}
+    places: dict[tuple[Any, ...], int] = {}
+    place_of = {
+        trial_id: places.setdefault(tuple(key), len(places))
+        for trial_id, *key in completed.itertuples(index=False, name=None)
+    }
+    by_category = np.array([place_of.get(name, -1) for name in gaps["trial_id"].cat.categories], dtype=np.int64)
+    found = by_category[gaps["trial_id"].cat.codes]
+    return gaps, {key: gaps[found == place] for key, place in places.items()}
 
 
 def named_trials(run: Run) -> tuple[pd.DataFrame, list[str]]:

@@ -13,6 +13,7 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
+from evaluation.__main__ import main
 from evaluation.reports import terminal
 from evaluation.scenario import plan
 from tests.unit.evaluation import factories
@@ -62,14 +63,17 @@ def test_names_are_folded_and_never_cut(width: int) -> None:
     assert "".join(cells) == "".join(NAMES)
 
 
-def test_compare_in_narrow_terminal_has_no_json_and_no_long_table_line(tmp_path: Path) -> None:
+def test_compare_in_narrow_terminal_has_no_json_and_no_long_table_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     scenario = factories.make_scenario(("sim:steady", "x:y"))
     for name in "ab":
         (tmp_path / name).mkdir()
         factories.write_run(tmp_path / name, scenario, [(factories.make_trial(p), []) for p in plan(scenario)])
-    command = [sys.executable, "-m", "evaluation", "compare", str(tmp_path / "a"), str(tmp_path / "b")]
-    piped = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert {"changes", "worse"} <= json.loads(piped.stdout.splitlines()[-1]).keys()
+    options = ["compare", str(tmp_path / "a"), str(tmp_path / "b")]
+    main(options)
+    assert {"changes", "worse"} <= json.loads(capsys.readouterr().out.splitlines()[-1]).keys()
+    command = [sys.executable, "-m", "evaluation", *options]
     controller, terminal_end = pty.openpty()
     narrow = {**os.environ, "COLUMNS": "80", "TERM": "xterm-256color"}
     with subprocess.Popen(command, cwd=ROOT, env=narrow, stdout=terminal_end, stderr=subprocess.STDOUT) as process:
