@@ -1,13 +1,20 @@
-"""Tests of all tabs with content, in light and dark mode, with axe-core against WCAG 2 levels A and AA."""
+"""Tests of all tabs, also while answers come, with axe-core against WCAG 2 levels A and AA.
+
+Each state is checked in light and dark mode, and in the window of a desktop and of a phone.
+"""
 
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, ViewportSize, expect
 
 from tests.e2e.chat_page import ChatPage, choose_sample_run
+from tests.e2e.compare_page import ComparePage
 from ui import strings
+from ui.pipeline.scenario_labels import SCENARIO_LABELS
 
+DESKTOP: ViewportSize = {"width": 1280, "height": 860}
+PHONE: ViewportSize = {"width": 390, "height": 844}
 LEVELS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
 RUN_AXE_SCRIPT = """async (levels) => {
   const found = await axe.run(document, { runOnly: { type: "tag", values: levels }, resultTypes: ["violations"] });
@@ -22,14 +29,19 @@ def axe_source(packages: Path) -> str:
     return (packages / "node_modules" / "axe-core" / "axe.min.js").read_text(encoding="utf-8")
 
 
-def find_violations(page: Page) -> list[str]:
-    """Run axe-core in dark and light mode once no element is faded as pending; return the violations."""
+def find_violations(page: Page, *, dark_on_phone: bool = False) -> list[str]:
+    """Run axe-core in dark and light mode once no element is faded as pending; return the violations.
+
+    One of the modes is checked in the window of a phone, the other one in that of a desktop.
+    """
     expect(page.locator(".pending")).to_have_count(0)
     result: list[str] = []
     for dark in (True, False):
+        page.set_viewport_size(PHONE if dark == dark_on_phone else DESKTOP)
         page.evaluate("(dark) => document.body.classList.toggle('dark', dark)", dark)
         page.wait_for_function("!document.getAnimations().some((one) => one.playState === 'running')")
         result += page.evaluate(RUN_AXE_SCRIPT, LEVELS)
+    page.set_viewport_size(DESKTOP)
     return result
 
 
@@ -44,17 +56,29 @@ def test_page_tabs_in_light_and_dark_have_no_wcag_a_or_aa_violation(chat: ChatPa
     chat.wait_for_text()
     chat.wait_for_end()
     chat.titles.last.click()
+    assert find_violations(page, dark_on_phone=True) == []
+    page.get_by_role("button", name=strings.HISTORY, exact=True).click()
     assert find_violations(page) == []
+    page.get_by_role("button", name=strings.CLOSE, exact=True).click()
 
-    tab = chat.open_tab("Compare")
-    tab.get_by_label("1. Provider").click()
-    page.get_by_role("option", name="Simulated: bursty", exact=True).click()
-    tab.get_by_role("button", name="Send", exact=True).click()
-    expect(tab.locator(".js-plotly-plot")).to_have_count(3, timeout=patience_ms)
+    compare = ComparePage.open(chat)
+    compare.choose(0, "Simulated: bursty")
+    compare.choose(1, "vLLM", "fault-stall")  # it ends when no more has come for long
+    compare.send("Is 1 < 2?")
+    expect(compare.stage(1)).to_contain_text("Streaming", timeout=patience_ms)
+    assert find_violations(page, dark_on_phone=True) == []
+    page.keyboard.press("Escape")
+    expect(compare.tab.locator(".js-plotly-plot")).to_have_count(3, timeout=patience_ms)
     assert find_violations(page) == []
 
     tab = chat.open_tab("Pipeline")
+    tab.get_by_label("Broken", exact=True).check()
+    tab.locator("#sg-scenario input").click()
+    page.get_by_role("option", name=SCENARIO_LABELS["fault-stall"], exact=True).click()
     tab.get_by_role("button", name="Run", exact=True).click()
+    expect(tab.locator("svg.sg-machine")).to_have_attribute("data-state", "streaming", timeout=patience_ms)
+    assert find_violations(page, dark_on_phone=True) == []
+    page.keyboard.press("Escape")
     expect(tab.locator("#sg-buffering figure")).to_have_count(4, timeout=patience_ms)
     assert find_violations(page) == []
 

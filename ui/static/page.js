@@ -208,6 +208,8 @@
     find("#sg-tab-chat").toggleAttribute("data-retry", find("#sg-retry:not(.hidden)") !== null);
     for (const empty of document.querySelectorAll(".empty[aria-label]:not([role])")) empty.setAttribute("role", "img");
     for (const table of document.querySelectorAll(".sg-tables table:not([tabindex])")) table.tabIndex = 0;
+    // Tab would stop at a list that scrolls, which closes then and leaves the focus nowhere.
+    for (const list of document.querySelectorAll('[role="listbox"]:not([tabindex])')) list.tabIndex = -1;
     for (const content of document.querySelectorAll('[role="log"] > .message-wrap')) {
       if (ends.has(content)) continue;
       ends.set(content, 0);
