@@ -19,10 +19,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse_options(arguments)
     try:
         files = list_files(options.root)
-        is_right = _run_checks(options.root, files, resolve=options.resolve)
-        if options.command == "check" or not is_right:
-            return 0 if is_right else 1
-        plan = UploadPlan(options.root, options.name, files, options.hardware)
+        is_upload = options.command == "upload"
+        plan = UploadPlan(options.root, options.name, files, options.hardware) if is_upload else None
+        if not _run_checks(options.root, files, resolve=options.resolve):
+            return 1
+        if plan is None:
+            return 0
         print(plan.describe())
         print(
             f"uploaded: {push(plan)}"
