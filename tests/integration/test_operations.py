@@ -20,6 +20,7 @@ from tests.failing_start import start_and_fail
 from tests.integration.captured_service import ROOT, RunningService, run_service
 from tests.integration.service_over_simulator import SentRequest, count_open_streams, scrape_metrics, send_request
 from tests.scripted_adapter import ScriptedAdapter, words_script
+from tests.simulator_process import run_simulator_process
 
 CHAT_BODY = {"message": "Name three colours.", "provider": "p", "strategy": "direct"}
 COMPLETION_BODY = {"model": "p", "messages": [{"role": "user", "content": "a"}], "strategy": "direct", "stream": True}
@@ -225,8 +226,7 @@ def test_service_raises_fd_limit_to_hard_limit() -> None:
 
 def test_second_interrupt_ends_service_at_once() -> None:
     async def main(service: RunningService) -> None:
-        long = {**SIM_BODY, "provider": "sim:slow-start", "max_tokens": 2000}
-        response = await send_request(service.port, CHAT, long)
+        response = await send_request(service.port, CHAT, {**SIM_BODY, "provider": "openai:m", "max_tokens": 5000})
         await response.reader.readuntil(b"start")
         service.process.send_signal(signal.SIGINT)
         await service.wait_port_closed()
@@ -234,7 +234,10 @@ def test_second_interrupt_ends_service_at_once() -> None:
         await asyncio.to_thread(service.process.wait, 20)  # before the grace period is over
         assert b"[DONE]" not in await response.read_rest()
 
-    with run_service() as service:
+    with (
+        run_simulator_process("--tokens", "5000", "--gap-ms", "20") as upstream,
+        run_service(OPENAI_BASE_URL=f"{upstream}/v1", OPENAI_API_KEY="k") as service,
+    ):
         asyncio.run(main(service))
         assert "Traceback" not in service.stderr_text()
 

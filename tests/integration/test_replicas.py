@@ -23,6 +23,7 @@ from tests.integration.captured_service import ROOT, RunningService, run_service
 from tests.integration.service_over_simulator import SentRequest, count_open_streams, scrape_metrics, send_request
 from tests.redis_process import PATIENT_S, RedisProcess, run_redis
 from tests.scripted_adapter import ScriptedAdapter, words_script
+from tests.simulator_process import run_simulator_process
 
 CHAT, COMPLETIONS, SOCKET = "/api/chat", "/v1/chat/completions", "/api/chat/ws"
 CHAT_BODY = {"message": "Name three colours.", "provider": "p", "strategy": "direct", "stream": False}
@@ -329,8 +330,7 @@ def test_signalled_workers_finish_answers_and_reject_new_ones(redis: RedisProces
 
 def test_second_interrupt_ends_workers_at_once(redis: RedisProcess) -> None:
     async def main(service: RunningService) -> None:
-        long = {**SIM_BODY, "provider": "sim:slow-start", "max_tokens": 2000}
-        response = await send_request(service.port, CHAT, long)
+        response = await send_request(service.port, CHAT, {**SIM_BODY, "provider": "openai:m", "max_tokens": 5000})
         await response.reader.readuntil(b"start")
         workers = service.workers()
         service.process.send_signal(signal.SIGINT)
@@ -342,7 +342,10 @@ def test_second_interrupt_ends_workers_at_once(redis: RedisProcess) -> None:
             with pytest.raises(ProcessLookupError):
                 os.kill(worker, 0)
 
-    with run_two_workers(redis, 6) as service:
+    with (
+        run_simulator_process("--tokens", "5000", "--gap-ms", "20") as upstream,
+        run_two_workers(redis, 6, OPENAI_BASE_URL=f"{upstream}/v1", OPENAI_API_KEY="k") as service,
+    ):
         asyncio.run(main(service))
         assert "Traceback" not in service.stderr_text()
 
