@@ -79,7 +79,7 @@ THEME_OVERRIDES = {
     "button_cancel_background_fill": "#b3261e",
     "button_cancel_background_fill_hover": "#93201a",
     "button_cancel_background_fill_dark": "#c0392f",
-    "button_cancel_background_fill_hover_dark": "#d4483d",
+    "button_cancel_background_fill_hover_dark": "#a93128",
     "button_cancel_text_color": "#ffffff",
     "link_text_color": "*primary_700",
     "link_text_color_dark": "*primary_300",

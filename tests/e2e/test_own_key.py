@@ -8,6 +8,8 @@ from tests.e2e.chat_page import ChatPage
 from tests.e2e.scripted_upstream import ScriptedUpstream
 
 KEY = "tgp-own-0123456789abcdef"
+MISPLACED_KEY = "sk-proj-abcdefghij0123456789ABCDEF"
+"""A key that is written into the box of the model's name."""
 
 
 def test_own_key_lost_after_reload_rejects_requests_until_user_decides(
@@ -28,7 +30,12 @@ def test_own_key_lost_after_reload_rejects_requests_until_user_decides(
     assert len(scripted_upstream.bodies) == request_count, "nobody was asked with the service's key"
     chat.ask("And now?")
     expect(chat.stage).to_contain_text("Done")
-    assert KEY not in chat.page.evaluate("JSON.stringify([{...localStorage}, {...sessionStorage}])")
+    chat.set_model(MISPLACED_KEY)
+    expect(chat.page.locator("#sg-wrong")).to_contain_text("looks like an API key")
+    chat.ask("And with this one?")
+    expect(chat.stage).to_contain_text("Not sent")
+    kept = chat.page.evaluate("JSON.stringify([{...localStorage}, {...sessionStorage}, location.href])")
+    assert KEY not in kept and MISPLACED_KEY not in kept
 
 
 def test_own_key_that_pays_is_in_no_storage_cookie_export_or_log(
