@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, make_dataclass
+from dataclasses import MISSING, dataclass, fields, make_dataclass
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 from operator import attrgetter
@@ -172,6 +172,7 @@ trial_values: Callable[[Trial], tuple[Any, ...]] = attrgetter(*TRIAL_COLUMNS)
 """Return the values of a trial in the order of `TRIAL_COLUMNS`."""
 EVENT_COLUMNS = EventRow._fields
 EVENT_TYPES: dict[str, Any] = get_type_hints(EventRow)
+_REQUIRED_COLUMNS = {field.name for field in fields(Trial) if field.default is MISSING}
 _USD_COLUMNS = tuple(name for name, unit in TRIAL_UNITS.items() if unit == "USD")
 _encode_json = json.JSONEncoder(separators=(",", ":"), allow_nan=False, default=str).encode
 
@@ -275,15 +276,25 @@ def read_trials(folder: Path) -> list[Trial]:
 
     Raises UsageError, with the line number, when a line is not a valid trial.
     """
-    trials: dict[str, Trial] = {}
+    return [Trial(**columns) for columns in read_trial_columns(folder)]
+
+
+def read_trial_columns(folder: Path) -> list[dict[str, Any]]:
+    """Return the trials of a journal as `read_trials` does, each as its known columns by name.
+
+    Where the trials themselves are not needed: to make them takes as long as all the rest.
+    """
+    trials: dict[str, dict[str, Any]] = {}
     for where, row in read_lines(folder / TRIALS_FILE):
         try:
             for name in _USD_COLUMNS:
                 if row.get(name) is not None:
                     row[name] = _money(row[name], f"{where}: a trial's {name}")
             _check_row(row, where)
-            trial = Trial(**{name: value for name, value in row.items() if name in TRIAL_TYPES})
-            trials.setdefault(trial.trial_id, trial)
+            columns = {name: value for name, value in row.items() if name in TRIAL_TYPES}
+            if not columns.keys() >= _REQUIRED_COLUMNS:
+                Trial(**columns)  # its error names the columns that are missing
+            trials.setdefault(columns["trial_id"], columns)
         except (TypeError, ValueError) as error:
             raise UsageError(f"{where}: {str(error).replace('Trial.__init__()', 'a trial')}") from None
     return list(trials.values())

@@ -33,8 +33,7 @@ from evaluation.schema import (
     TRIALS_FILE,
     atomic_write,
     read_events,
-    read_trials,
-    trial_values,
+    read_trial_columns,
 )
 from evaluation.server_metrics.table import build_server_table, read_server_table, write_server_table
 from streaming.errors import UsageError
@@ -205,9 +204,9 @@ def _check_values(frame: pd.DataFrame, types: Mapping[str, Any]) -> None:
 
 def from_journal(folder: Path, facts: dict[str, Any] | None = None) -> Run:
     """Return the run built from its journal. Raises UsageError, with the line number, when a line is invalid."""
-    trials = read_trials(folder)
-    finished = {trial.trial_id for trial in trials}
-    rows = map(trial_values, trials)
+    trials = read_trial_columns(folder)
+    finished = {columns["trial_id"] for columns in trials}
+    rows = (map(columns.get, TRIAL_COLUMNS) for columns in trials)
     events = _without_duplicates(_read_event_table(folder, finished))
     manifest_facts = manifest.read(folder) if facts is None else facts
     table = build_table(rows, TRIAL_DTYPES)
