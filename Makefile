@@ -90,10 +90,10 @@ test-services test-page: export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: test-services test-page
 test-services: setup-dev setup-servers
-	$(BIN)/python -m pytest tests/unit tests/integration -n 4 --dist worksteal --durations=10
+	$(BIN)/python -m pytest tests/unit tests/integration -n 6 --dist worksteal --durations=10
 
 test-page: setup-dev setup-browser setup-servers
-	$(BIN)/python -m pytest tests/e2e -n 3 --dist loadfile --durations=5
+	$(BIN)/python -m pytest tests/e2e -n 5 --dist worksteal --durations=5
 
 check: lint
 	$(BIN)/python -m pytest tests/unit -q -n 2 --dist worksteal

@@ -1,6 +1,8 @@
 """A page object for the chat: its controls and its content."""
 
 import re
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from playwright.sync_api import Locator, Page, expect
@@ -29,6 +31,14 @@ def choose_sample_run(page: Page) -> None:
     page.locator("#sg-run-picker input").click()
     page.get_by_role("option", name="Sample run").click()
     expect(page.locator("#sg-run-headline")).to_contain_text("Failed: sim:flaky (simulated) 14 of 48")
+
+
+def wait_until(page: Page, true: Callable[[], bool], patience_s: float = 2 * PATIENCE_S) -> None:
+    """Poll a condition in another process while the page keeps running."""
+    give_up_s = time.monotonic() + patience_s
+    while not true():
+        assert time.monotonic() < give_up_s
+        page.wait_for_timeout(20)
 
 
 @dataclass(frozen=True)
@@ -88,6 +98,11 @@ class ChatPage:
         field = self.page.locator("#sg-model input")
         field.fill(name)
         field.blur()
+
+    def choose_endless_answer(self) -> None:
+        """Select a provider that sends half an answer and no end, so that a slow page can still stop it."""
+        self.choose("vLLM")
+        self.set_model("fault-stall")
 
     def fill_setting(self, label: str, text: str) -> None:
         """Fill in a setting of the chat."""

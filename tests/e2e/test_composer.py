@@ -9,7 +9,7 @@ from tests.e2e.compare_page import IN_WINDOW
 
 def test_message_typed_during_answer_is_kept_and_clear_can_be_undone(chat: ChatPage) -> None:
     users = chat.page.get_by_test_id("user")
-    chat.choose("Simulated: stalling")
+    chat.choose_endless_answer()
     chat.ask("One")
     chat.wait_for_text()
     place = chat.stop.bounding_box()

@@ -57,7 +57,7 @@ def test_tab_at_a_persons_pace_passes_all_controls_of_every_tab_and_is_seen(chat
 
 
 def test_escape_that_closes_a_list_stops_no_answer_and_the_next_one_does(chat: ChatPage) -> None:
-    chat.choose("Simulated: stalling")
+    chat.choose_endless_answer()
     chat.ask("Hello.")
     chat.wait_for_text()
     chat.page.click("#sg-strategy input")

@@ -4,24 +4,15 @@
 """
 
 import re
-import time
 from collections.abc import Callable
 from functools import partial
 
-from playwright.sync_api import BrowserContext, Page, expect
+from playwright.sync_api import BrowserContext, expect
 
-from tests.e2e.chat_page import ANSWERS, ChatPage
+from tests.e2e.chat_page import ANSWERS, ChatPage, wait_until
 from tests.e2e.conftest import SimulatedUpstream
 from tests.e2e.scripted_upstream import ScriptedUpstream
 from tests.e2e.service import ServiceUnderTest
-
-
-def wait_until(page: Page, true: Callable[[], bool], patience_s: float = 60.0) -> None:
-    """Poll a condition in another process while the page keeps running."""
-    give_up_s = time.monotonic() + patience_s
-    while not true():
-        assert time.monotonic() < give_up_s
-        page.wait_for_timeout(20)
 
 
 def ask_and_wait(chat: ChatPage, upstream: SimulatedUpstream, model: str) -> None:
@@ -71,9 +62,8 @@ def test_stop_in_every_state_disconnects_from_provider(
 
 
 def test_stop_mid_answer_several_times_disconnects_every_time(chat: ChatPage, upstream: SimulatedUpstream) -> None:
-    model = "fault-stall"  # half an answer and no end: a slow machine would be late for the end of a whole one
-    chat.choose("vLLM")
-    chat.set_model(model)
+    model = "fault-stall"
+    chat.choose_endless_answer()
     before = len(upstream.disconnect_times_s(model))
     for count in range(1, 6):
         chat.ask("Go on.")
