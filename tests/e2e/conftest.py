@@ -1,6 +1,7 @@
 """Fixtures: the service as users start it, fake providers, and a real Chromium."""
 
 import json
+import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Error, Request, Response, expect, sync_playwright
 
 from benchmarks import page as page_weight
-from evaluation.backends.browser.chromium import find_chromium
+from evaluation.backends.browser.chromium import HEADLESS_NAMES, find_chromium
 from tests.e2e.canned_upstream import CannedUpstream
 from tests.e2e.chat_page import PATIENCE_S, ChatPage
 from tests.e2e.scripted_upstream import ScriptedUpstream
@@ -137,7 +138,8 @@ def service(
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """Launch Chromium. From then on, no other event loop can run in this thread: Playwright's own keeps running."""
-    path = find_chromium()
+    headless = map(shutil.which, HEADLESS_NAMES)
+    path = next(filter(None, headless), None) or find_chromium()
     with sync_playwright() as playwright:
         try:
             browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
