@@ -135,9 +135,18 @@ class ChatPage:
 
     def ask(self, text: str) -> None:
         """Send a message; `wait_for_end` then waits for the outcome of its answer."""
-        self.page.evaluate("document.querySelector('#sg-stage ol').dataset.before = ''")
+        self._mark_outcome()
         self.box.fill(text)
         self.box.press("Enter")
+
+    def retry(self) -> None:
+        """Ask the last question again; `wait_for_end` then waits for the outcome of its answer."""
+        self._mark_outcome()
+        self.page.locator("#sg-chat").get_by_label("Retry").click()
+
+    def _mark_outcome(self) -> None:
+        """Mark the outcome that the page shows as one of an earlier answer."""
+        self.page.evaluate("document.querySelector('#sg-stage ol').dataset.before = ''")
 
     def start_recording(self) -> None:
         """Start to record the text of the last answer and of the first headline."""

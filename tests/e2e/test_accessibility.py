@@ -96,6 +96,7 @@ def test_focus_after_answer_or_stop_returns_to_input(chat: ChatPage) -> None:
     chat.ask("And then?")
     chat.wait_for_text()
     expect(chat.box).to_be_focused()
+    chat.wait_for_end()
     chat.choose_endless_answer()
     chat.ask("And stopped?")
     chat.stop.click()
