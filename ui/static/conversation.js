@@ -185,6 +185,8 @@ window.streamgaugeConversation = (() => {
       writeSoon();
     },
     messages: () => kept.messages,
+    // Write at once what would be written soon, before the history is read.
+    write,
     // `resumed` is a new value if the answer goes on. Gradio cannot cancel its event before that has begun: then the page
     // is ready with its first update.
     onRestored: (messages, resumed) => {

@@ -93,6 +93,7 @@
     say(deleted.length === 1 ? `“${deleted[0].title}” is deleted.` : `${deleted.length} conversations are deleted.`, true);
   };
   const exportAll = () => {
+    conversation.write();
     const now = new Date().toISOString();
     window.streamgauge.save(`streamgauge-conversations-${now.slice(0, 10)}.json`, history.toFile(history.list(), now));
   };
@@ -100,6 +101,7 @@
     try {
       if (file.size > history.MAX_FILE_CHARS) throw new Error(history.LARGE);
       const found = history.readFile(await file.text());
+      conversation.write();
       const content = ({ title, messages, tree }) => {
         const [written] = JSON.parse(history.toFile([{ title, messages, tree, updated: 0 }], "")).conversations;
         return JSON.stringify([written.messages, written.branches]);
@@ -125,6 +127,7 @@
 
   const acts = {
     open: () => {
+      conversation.write();
       say("");
       draw();
       drawer.showModal();
