@@ -112,7 +112,6 @@ def list_price(provider_id: str, model: str, remark: str = "") -> PriceFunction 
 
 
 @lru_cache(maxsize=256)
-@lru_cache(maxsize=256)
 def _is_listed(provider_id: str, model: str) -> bool:
     """Return whether the list has a price of the model's text tokens. The prices themselves change with the date."""
     from genai_prices import Usage as Counts
