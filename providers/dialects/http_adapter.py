@@ -12,6 +12,7 @@ from providers.http.errors import error_from_response
 from providers.http.transport import REQUEST_ID_HEADER, raw_body
 from providers.http.transport_errors import close_reason_of, transport_error
 from providers.models.fitting import Fitted, SettingsFitter
+from streaming.http.close_reason import CloseReason
 
 
 class HTTPAdapter(ServiceAdapter):
@@ -71,3 +72,7 @@ class HTTPAdapter(ServiceAdapter):
                 await response.aclose()
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise transport_error(close_reason_of(error, httpx), error, service, answered=answered) from None
+        except RuntimeError as error:
+            if not self._http.is_closed:
+                raise
+            raise transport_error(CloseReason.RESET, error, service, answered=answered) from None

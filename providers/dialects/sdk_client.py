@@ -19,6 +19,7 @@ from providers.http.errors import error_from_response
 from providers.http.transport import REQUEST_ID_HEADER, CapturingTransport, raw_body
 from providers.http.transport_errors import close_reason_of, transport_error
 from providers.models.fitting import Fitted, SettingsFitter
+from streaming.http.close_reason import CloseReason
 
 PLACEHOLDER_KEY = "no-key"
 """The API key for servers that need none, because the SDKs require a value."""
@@ -118,3 +119,7 @@ class SDKAdapter(ServiceAdapter):
         except (sdk.APIConnectionError, httpx2.HTTPError, httpx2.InvalidURL) as error:
             fault = (error.__cause__ or error) if isinstance(error, sdk.APIConnectionError) else error
             raise transport_error(close_reason_of(fault, httpx2), fault, service, answered=answered) from None
+        except RuntimeError as error:
+            if not self._client.is_closed():
+                raise
+            raise transport_error(CloseReason.RESET, error, service, answered=answered) from None

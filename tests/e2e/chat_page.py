@@ -12,6 +12,7 @@ TITLES = "#sg-chat .thought-group .title"
 PATIENCE_S = 90.0
 """A bound for what a page does at once on a quiet machine."""
 ANSWER_LABEL = "bot's message: "
+OWN_KEY = "With your API key"
 
 RECORDER_SCRIPT = """([answers, titles]) => {
   window.seen = { answers: [], titles: [] };
@@ -84,9 +85,13 @@ class ChatPage:
         return [label.removeprefix(ANSWER_LABEL) for label in labels]
 
     def choose(self, name: str) -> None:
-        """Select a provider by its label in the picker."""
-        self.page.click("#sg-provider input")
+        """Select a provider by its label in the picker, and wait until the page has emptied the model for it."""
+        picker, asked = self.page.locator("#sg-provider input"), self.page.locator("#sg-asked textarea")
+        before, asked_before = picker.input_value(), asked.input_value()
+        picker.click()
         self.page.get_by_role("option", name=name, exact=True).click()
+        if before != name and not before.startswith(OWN_KEY):  # which may have been a key for this same provider
+            expect(asked).not_to_have_value(asked_before)
 
     def open_tab(self, name: str) -> Locator:
         """Open a tab; return its panel."""
@@ -94,10 +99,11 @@ class ChatPage:
         return self.page.locator(f"#sg-tab-{name.lower()}")
 
     def set_model(self, name: str) -> None:
-        """Fill in the model's name."""
+        """Fill in the model's name, and wait until the next message would be sent with it."""
         field = self.page.locator("#sg-model input")
         field.fill(name)
         field.blur()
+        expect(self.page.locator("#sg-asked-model textarea")).to_have_value(name)
 
     def choose_endless_answer(self) -> None:
         """Select a provider that sends half an answer and no end, so that a slow page can still stop it."""
@@ -129,7 +135,7 @@ class ChatPage:
     def choose_own_key(self, provider: str) -> None:
         """Choose a provider for the user's own API key."""
         self.page.click("#sg-provider input")
-        self.page.get_by_role("option", name=re.compile("^With your API key")).click()
+        self.page.get_by_role("option", name=re.compile(f"^{OWN_KEY}")).click()
         self.page.click("#sg-key-provider input")
         self.page.locator("#sg-key-provider").get_by_role("option", name=provider, exact=True).click()
 

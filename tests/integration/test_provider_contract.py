@@ -230,6 +230,19 @@ def test_closed_port_raises_network_error_naming_address(case: ProviderCase) -> 
 
 
 @every_case
+def test_request_of_a_closed_adapter_raises_network_error(case: ProviderCase) -> None:
+    async def main() -> StreamError | None:
+        async with open_adapter(case, stream_script(case)) as (adapter, request, _):
+            await adapter.aclose()
+            _, error = await collect(adapter, request)
+            return error
+
+    error = asyncio.run(main())
+    assert type(error) is NetworkError
+    assert "closed" in error.message
+
+
+@every_case
 def test_connect_without_response_raises_connect_timeout(case: ProviderCase) -> None:
     async def main() -> StreamError | None:
         with socket.create_server(("127.0.0.1", 0), backlog=0) as full, contextlib.ExitStack() as waiting:
