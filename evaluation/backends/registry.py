@@ -7,9 +7,7 @@ from typing import Any
 
 from evaluation.backends import interference
 from evaluation.backends.base import Backend, RequestHeldError, RunResources, TimedResponse, TrialRequest
-from evaluation.backends.browser.backend import BrowserBackend
 from evaluation.backends.in_process import InProcessBackend
-from evaluation.backends.service import ServiceHTTPBackend, ServiceWebSocketBackend
 from evaluation.backends.vendor_http import VendorBackend
 from evaluation.scenario import transport_name
 from evaluation.transports import BROWSER, IN_PROCESS, transport_kind
@@ -19,12 +17,32 @@ from streaming.os_limits import realtime_priority
 
 BackendFactory = Callable[[RunResources], Backend]
 
+
+# Imported on first use, before the load: most runs need neither the service's clients nor a browser.
+def _open_service_http(resources: RunResources) -> Backend:
+    from evaluation.backends.service import ServiceHTTPBackend
+
+    return ServiceHTTPBackend(resources)
+
+
+def _open_service_websocket(resources: RunResources) -> Backend:
+    from evaluation.backends.service import ServiceWebSocketBackend
+
+    return ServiceWebSocketBackend(resources)
+
+
+def _open_browser(resources: RunResources) -> Backend:
+    from evaluation.backends.browser.backend import BrowserBackend
+
+    return BrowserBackend(resources)
+
+
 BACKENDS: dict[str, tuple[BackendFactory, ...]] = {
     IN_PROCESS: (VendorBackend, InProcessBackend),
-    "sse": (ServiceHTTPBackend,),
-    "websocket": (ServiceWebSocketBackend,),
-    "openai": (ServiceHTTPBackend,),
-    BROWSER: (BrowserBackend,),
+    "sse": (_open_service_http,),
+    "websocket": (_open_service_websocket,),
+    "openai": (_open_service_http,),
+    BROWSER: (_open_browser,),
 }
 """The backends of each transport of `evaluation.transports`. The first that can prepare a request sends it."""
 

@@ -9,9 +9,11 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import TYPE_CHECKING
 
-from prometheus_client.parser import text_string_to_metric_families
-from prometheus_client.samples import Sample
+if TYPE_CHECKING:
+    from prometheus_client.samples import Sample
+
 
 MAX_SERIES = 500
 """Series that are kept of one response. Servers have 50 to 300 without the buckets of their histograms."""
@@ -80,13 +82,16 @@ def parse_exposition(text: str) -> dict[str, float]:
 
     Known series come first, then those of the response in order. Raises ValueError when the text is not in the format.
     """
+    # Imported here: every report knows the names above, but only a run with `--scrape` parses the format.
+    from prometheus_client.parser import text_string_to_metric_families
+
     samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
     kept = [sample for sample in samples if _is_kept(sample)]
     ordered = sorted(kept, key=lambda sample: sample.name not in _NAMES)  # sorted() keeps the order of equals
     return {series_name(one): float(one.value) for one in islice(ordered, MAX_SERIES)}
 
 
-def _is_kept(sample: Sample) -> bool:
+def _is_kept(sample: "Sample") -> bool:
     if "le" in sample.labels or "quantile" in sample.labels or not math.isfinite(sample.value):
         return False
     return (
@@ -94,7 +99,7 @@ def _is_kept(sample: Sample) -> bool:
     )
 
 
-def series_name(sample: Sample) -> str:
+def series_name(sample: "Sample") -> str:
     """Return the name of a series with its labels, as Prometheus writes it."""
     if not sample.labels:
         return sample.name
