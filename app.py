@@ -5,13 +5,11 @@ python app.py [--host H] [--port P] [--no-ui] [--share] [--workers N]
 
 import argparse
 import faulthandler
-import gc
 import os
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -25,6 +23,7 @@ from server.hosts import AllowedHosts, check_allowed_origins, parse_allowed_host
 from server.offer import Offer
 from settings import Settings, check_variables, find_misspelt_variables, read_environment, repair_environment
 from streaming.errors import UsageError
+from streaming.garbage import without_garbage_collection
 
 PORT = 7860
 SHUTDOWN_GRACE_S = 30.0
@@ -52,23 +51,8 @@ def create_worker_app(address: str) -> Any:
     logging_config.configure_logging(settings.mask_secrets, output.error)
     guard = _make_guard(settings)
     hosts = _allowed_hosts(address, settings, guard)
-    with _without_garbage_collection():
+    with without_garbage_collection():
         return create_app(ProviderRegistry(settings), guard, settings, grace_s=SHUTDOWN_GRACE_S, hosts=hosts)
-
-
-@contextmanager
-def _without_garbage_collection() -> Iterator[None]:
-    """Make an application without garbage collection, and exclude what it is made of from later collections.
-
-    All of it lives as long as the process. Collections while the page is made find next to nothing and take a sixth of
-    the start's time; each full one while answers are sent would hold all of them for 0.1 s and more.
-    """
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()
 
 
 def _allowed_hosts(address: str, settings: Settings, guard: Guard) -> AllowedHosts:
@@ -230,7 +214,7 @@ def _serve(
     with CapturedOutput() as output:
         logging_config.configure_logging(settings.mask_secrets, output.error, lambda: output.trusted)
         grace_s = SHUTDOWN_GRACE_S if options.no_ui else SHUTDOWN_GRACE_WITH_PAGE_S
-        with _without_garbage_collection():
+        with without_garbage_collection():
             app: Any = create_app(providers, guard, settings, offer=offer, grace_s=grace_s, hosts=hosts)
             if not options.no_ui:
                 app = _mount_page(app, settings)

@@ -3,6 +3,7 @@
 import sys
 
 from evaluation import entry
+from streaming.garbage import without_garbage_collection
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -11,7 +12,8 @@ if TYPE_CHECKING:
 
 def main(arguments: "Sequence[str] | None" = None) -> int:
     """Run one command and return its exit code."""
-    from evaluation.cli import commands  # not at the top: the import takes a while, in which Ctrl-C must end orderly
+    with without_garbage_collection():
+        from evaluation.cli import commands  # not at the top: it takes a while, in which Ctrl-C must end orderly
 
     try:
         entry.raise_on_interrupt()

@@ -15,6 +15,7 @@ from evaluation.runner.budget import LEDGER_FILE
 from evaluation.runner.writer import TRACES
 from evaluation.schema import EVENTS_FILE, TRIALS_FILE
 from streaming.escaping import to_line
+from streaming.garbage import without_garbage_collection
 from streaming.pipeline import explain_outcome
 
 if TYPE_CHECKING:
@@ -45,13 +46,14 @@ def print_results(folder: Path, *, plots: bool) -> tuple["Run", dict[str, Any]]:
 
     `failed` counts all trials that were not completed; `outcomes` counts them by outcome.
     """
-    # Importing pandas takes a second, which must not delay usage errors or the start of a run.
-    from evaluation import tables
-    from evaluation.analysis.knee import find_knees
-    from evaluation.analysis.throughput import load_levels
-    from evaluation.reports import calibration, markdown, provenance, terminal, throughput
-    from evaluation.server_metrics.readings import SERVER_FILE
-    from evaluation.server_metrics.table import SERVER_TABLE
+    with without_garbage_collection():
+        # Importing pandas takes a second, which must not delay usage errors or the start of a run.
+        from evaluation import tables
+        from evaluation.analysis.knee import find_knees
+        from evaluation.analysis.throughput import load_levels
+        from evaluation.reports import calibration, markdown, provenance, terminal, throughput
+        from evaluation.server_metrics.readings import SERVER_FILE
+        from evaluation.server_metrics.table import SERVER_TABLE
 
     made = markdown.write_report(folder, plots=plots)
     levels = load_levels(made)

@@ -30,6 +30,7 @@ from providers.registry import default_timeouts
 from providers.tokenizers import Tokenizer, offline_tokenizer
 from settings import Settings
 from streaming.errors import UsageError
+from streaming.garbage import without_garbage_collection
 from streaming.precise_loop import run_on_precise_loop
 
 if TYPE_CHECKING:
@@ -136,7 +137,8 @@ def _run_measurement(options: RunOptions, folder: Path, stack: ExitStack) -> Run
     calibrated = _read_calibration(options)
     lists = asyncio.run(_load_price_lists(settings, options))
     providers = ProviderRegistry(settings, prices=options.prices, timeouts=options.timeouts, lists=lists)
-    _check_providers(options, providers)
+    with without_garbage_collection():  # the vendors' SDKs are imported
+        _check_providers(options, providers)
     start = _prepare_run(options, folder)
     start.facts["timeouts"] = asdict(options.timeouts or default_timeouts(settings))
     start.facts["instrument_error"] = calibrated.as_dict() if calibrated else None

@@ -4,6 +4,7 @@ import signal
 import sys
 
 from evaluation import entry
+from streaming.garbage import without_garbage_collection
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -12,7 +13,8 @@ if TYPE_CHECKING:
 
 def main(arguments: "Sequence[str] | None" = None) -> int:
     """Run one command and return its exit code; 130 when a signal stopped it."""
-    from evaluation.load_test import commands  # not at the top: the import takes a while
+    with without_garbage_collection():
+        from evaluation.load_test import commands  # not at the top: the import takes a while
 
     try:
         entry.raise_on_interrupt()
