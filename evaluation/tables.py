@@ -98,6 +98,11 @@ class Run:
         scenario = self.manifest.get("scenario", {})
         return bool(scenario.get("levels") or scenario.get("sweep_to"))
 
+    @property
+    def is_replay(self) -> bool:
+        """Whether the trials are recordings replayed through strategies, without any request."""
+        return self.manifest.get("kind") == "what-if"
+
     def summary(self) -> pd.DataFrame:
         """Return one row for each name, strategy, transport and freshness.
 
@@ -340,7 +345,7 @@ def escape_run(run: Run, escape: Escape) -> Run:
     The program's own terms (outcomes, transports, strategies) are unchanged by every format. The manifest's field names
     are not escaped; code that prints one must escape it.
     """
-    trials = _map_texts(run.trials, lambda text: escape(_cut(text)), _NEVER_SHOWN)
+    trials = _map_texts(run.trials, lambda text: escape(shorten(text)), _NEVER_SHOWN)
     return replace(run, trials=trials, manifest=_escape_values(run.manifest, escape))
 
 
@@ -356,14 +361,15 @@ def _map_texts(trials: pd.DataFrame, escape: Escape, but: Collection[str] = ()) 
     return trials.assign(**columns) if columns else trials
 
 
-def _cut(text: str) -> str:
+def shorten(text: str) -> str:
+    """Return a text with at most `MAX_CHARS` characters."""
     return text if len(text) <= MAX_CHARS else text[: MAX_CHARS - 1] + "…"
 
 
 def _escape_values(value: Any, escape: Escape) -> Any:
     """Return a value of the manifest with its texts escaped; field names are unchanged."""
     if isinstance(value, str):
-        return escape(_cut(value))
+        return escape(shorten(value))
     if isinstance(value, list):
         return [_escape_values(one, escape) for one in value]
     if isinstance(value, dict):

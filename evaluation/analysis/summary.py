@@ -77,11 +77,8 @@ class Group:
         return self.medians.get(column, Estimate(0))
 
 
-def groups(run: Run, *, gap_intervals: bool = True) -> list[Group]:
-    """Return a group for each cell that has a trial, in the order of the scenario if that is known.
-
-    Without `gap_intervals` the percentiles of the gaps have no intervals, whose resamples take longer than the rest.
-    """
+def groups(run: Run) -> list[Group]:
+    """Return a group for each cell that has a trial, in the order of the scenario if that is known."""
     trials, names = named_trials(run)
     column = verdicts.first_text_column(run)
     completed = trials.loc[trials["outcome"] == "completed", ["trial_id", *_CELL_KEYS]]
@@ -90,9 +87,7 @@ def groups(run: Run, *, gap_intervals: bool = True) -> list[Group]:
     strategies = trial_names.order_values(run, "strategies", trials["strategy"])
     planned = product(names, strategies, trial_names.populations(trials))
     return [
-        _make_group(
-            key, cells[key], _gap_quantiles(gap_cells.get(key, gaps.iloc[:0]), with_intervals=gap_intervals), column
-        )
+        _make_group(key, cells[key], _gap_quantiles(gap_cells.get(key, gaps.iloc[:0])), column)
         for key in planned
         if key in cells
     ]
@@ -212,12 +207,10 @@ def _make_group(key: tuple[str, str, Population], cell: pd.DataFrame, gaps: list
     )
 
 
-def _gap_quantiles(gaps: pd.DataFrame, *, with_intervals: bool) -> list[Estimate]:
+def _gap_quantiles(gaps: pd.DataFrame) -> list[Estimate]:
     if not len(gaps):
         return [Estimate(0)] * len(_GAP_PERCENTS)
     values: Floats = gaps["gap_s"].to_numpy(dtype=np.float64)
-    if not with_intervals:
-        return [Estimate(len(values), float(value)) for value in np.percentile(values, _GAP_PERCENTS)]
     return statistics.pooled_quantiles(values, gaps["trial_id"].cat.codes.to_numpy(np.int64), _GAP_PERCENTS)
 
 

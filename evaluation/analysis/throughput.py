@@ -188,7 +188,7 @@ def load_levels(run: Run, objectives: Sequence[Objective] | None = None) -> list
 
     Goodput is under `objectives`, or under those of the manifest if that is None.
     """
-    if run.manifest.get("kind") == "what-if" or not len(run.trials):
+    if run.is_replay or not len(run.trials):
         return []
     if objectives is None:
         texts = run.manifest.get("slo") or []

@@ -50,14 +50,12 @@ def print_results(folder: Path, *, plots: bool) -> tuple["Run", dict[str, Any]]:
         # Importing pandas takes a second, which must not delay usage errors or the start of a run.
         from evaluation import tables
         from evaluation.analysis.knee import find_knees
-        from evaluation.analysis.throughput import load_levels
         from evaluation.reports import calibration, markdown, provenance, terminal, throughput
         from evaluation.server_metrics.readings import SERVER_FILE
         from evaluation.server_metrics.table import SERVER_TABLE
 
-    made = markdown.write_report(folder, plots=plots)
-    levels = load_levels(made)
-    terminal.print_summary(made, levels)
+    made, findings = markdown.write_report(folder, plots=plots)
+    terminal.print_summary(made, findings)
     for line in failure_reasons(made.trials):
         print_note(line)
     print_journal_faults(folder)
@@ -76,8 +74,8 @@ def print_results(folder: Path, *, plots: bool) -> tuple["Run", dict[str, Any]]:
         "completed": completed,
         "failed": len(made.trials) - completed,
         "outcomes": outcomes,
-        "load": [level.as_dict() for level in levels],
-        "knees": [knee.as_dict() for knee in find_knees(levels)],
+        "load": [level.as_dict() for level in findings.levels],
+        "knees": [knee.as_dict() for knee in find_knees(findings.levels)],
         "files": [name for name in names if (folder / name).exists()],
     }
 

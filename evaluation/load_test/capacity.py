@@ -25,8 +25,9 @@ from streaming.errors import UsageError
 from streaming.escaping import to_line
 
 if TYPE_CHECKING:
+    from evaluation.analysis.findings import Findings
     from evaluation.analysis.slo import Objective
-    from evaluation.tables import Run
+    from evaluation.load_test.judge import LoadTestVerdict
 
 _CONFIRMATIONS = 2
 
@@ -132,8 +133,8 @@ class SearchStep:
         return {"streams": self.streams, "met": self.met, "trials": self.trials, "folder": str(self.folder)}
 
 
-def write_sweep(folder: Path, steps: Sequence[SearchStep]) -> "Run":
-    """Write the answers of all steps as one run with a level for each number of streams; return it with its report.
+def write_sweep(folder: Path, steps: Sequence[SearchStep]) -> "Findings":
+    """Write the answers of all steps as one run with a level for each number of streams, and its report.
 
     Raises UsageError when a step's answers are invalid, OSError when a file cannot be written.
     """
@@ -153,7 +154,7 @@ def write_sweep(folder: Path, steps: Sequence[SearchStep]) -> "Run":
     facts["scenario"] |= {"levels": levels, "concurrency": int(levels[0])}
     facts |= {"loads": loads, "trials_finished": sum(step.trials for step in steps), "run_id": folder.name}
     manifest.write(folder, facts)
-    return markdown.write_report(folder, plots=True)
+    return markdown.write_report(folder, plots=True)[1]
 
 
 def run_search(
@@ -162,13 +163,12 @@ def run_search(
     url: str,
     objectives: "Sequence[Objective]",
     folder: Path,
-) -> "Iterator[tuple[SearchStep, Run]]":
-    """Run the search and yield each step with its tables. Each step writes to its own folder inside `folder`.
+) -> "Iterator[tuple[SearchStep, LoadTestVerdict]]":
+    """Run the search and yield each step with its verdict. Each step writes to its own folder inside `folder`.
 
     Raises UsageError when Locust fails or has no answers.
     """
     # Importing pandas takes a second, which must not delay usage errors.
-    from evaluation.analysis.throughput import load_levels
     from evaluation.load_test import judge
 
     number = 0
@@ -182,5 +182,5 @@ def run_search(
         # The search confirms its answer by repeated steps: each step counts by its observed values.
         met = judged.holds_here and judged.shortfall is None
         step = SearchStep(streams, met if objectives else None, len(judged.run.trials), judged.evidence, place)
-        search.report_result(met, sum(level.delivered_per_s for level in load_levels(judged.run)))
-        yield step, judged.run
+        search.report_result(met, sum(level.delivered_per_s for level in judged.findings.levels))
+        yield step, judged

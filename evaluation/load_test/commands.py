@@ -144,7 +144,7 @@ def _print_verdict(folder: Path, objectives: Sequence[Any], *, plots: bool = Tru
     from evaluation.reports import terminal
 
     judged = judge.judge_load_test(folder, objectives, plots=plots)
-    terminal.print_summary(judged.run)
+    terminal.print_summary(judged.run, judged.findings)
     for line in output.failure_reasons(judged.run.trials):
         output.print_note(line)
     for verdict in judged.verdicts:
@@ -176,10 +176,10 @@ def _main_capacity(options: argparse.Namespace) -> int:
     with running_service(options.url, folder, variables, page="gradio" in load.kinds) as service:
         if workload:
             options.more += _make_workload(workload, options, load, service.url, folder)
-        for step, run in capacity.run_search(
+        for step, judged in capacity.run_search(
             search, lambda n: _locust_options(options, n), service.url, objectives, folder
         ):
-            terminal.print_summary(run)
+            terminal.print_summary(judged.run, judged.findings)
             output.print_line(str(step))
             sys.stdout.flush()
             steps.append(step)
@@ -201,12 +201,11 @@ def _print_search(
     options: argparse.Namespace, folder: Path, steps: "Sequence[SearchStep]", streams: int | None
 ) -> None:
     """Write the report of all steps, and print the result of the search and the JSON line."""
-    from evaluation.analysis import throughput
     from evaluation.analysis.knee import find_knees
     from evaluation.load_test import capacity
     from evaluation.reports import sweep
 
-    levels = throughput.load_levels(capacity.write_sweep(folder, steps))
+    levels = capacity.write_sweep(folder, steps).levels
     knees = find_knees(levels)
     output.print_line(to_line(sweep.headline(knees)))
     sought = "fewest streams at once that deliver nearly as much as any" if options.sweep else "most streams at once"

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.analysis import slo_checks
+from evaluation.analysis.findings import Findings
 from evaluation.analysis.knee import find_knees
 from evaluation.analysis.slo import Objective
 from evaluation.analysis.slo_checks import Verdict
-from evaluation.analysis.throughput import load_levels
 from evaluation.calibration import model
 from evaluation.load_test import import_answers
 from evaluation.reports import markdown
@@ -25,6 +25,7 @@ class LoadTestVerdict:
 
     folder: Path
     run: Run
+    findings: Findings
     verdicts: list[Verdict]
 
     @property
@@ -50,7 +51,7 @@ class LoadTestVerdict:
     @property
     def knees(self) -> list[str]:
         """The knee of each provider of a sweep, in sentences."""
-        return [f"{describe_knee(knee)}." for knee in find_knees(load_levels(self.run))]
+        return [f"{describe_knee(knee)}." for knee in find_knees(self.findings.levels)]
 
     @property
     def evidence(self) -> tuple[str, ...]:
@@ -62,7 +63,7 @@ class LoadTestVerdict:
     def facts(self) -> dict[str, Any]:
         """The fields of the JSON line."""
         outcomes = {str(name): int(count) for name, count in self.run.trials["outcome"].value_counts().items()}
-        load, levels = self.run.manifest["load"], load_levels(self.run)
+        load, levels = self.run.manifest["load"], self.findings.levels
         most = max(reached["concurrency_max"] for reached in self.run.manifest["loads"])
         missed = [str(verdict) for verdict in self.verdicts if verdict.outcome == "missed"]
         untold = [str(verdict) for verdict in self.verdicts if verdict.outcome == "too few"]
@@ -102,7 +103,7 @@ def judge_load_test(
     import_answers.write_journal(
         folder, without_ramp=without_ramp, instrument_error=known.as_dict() if known else None, objectives=objectives
     )
-    run = markdown.write_report(folder, plots=plots)
+    run, findings = markdown.write_report(folder, plots=plots)
     uncancelled = run.trials[run.trials["outcome"] != "cancelled"]
     verdicts = slo_checks.check_objectives(replace(run, trials=uncancelled), tuple(objectives)) if objectives else []
-    return LoadTestVerdict(folder, run, verdicts)
+    return LoadTestVerdict(folder, run, findings, verdicts)

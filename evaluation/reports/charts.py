@@ -34,7 +34,6 @@ from evaluation.reports.conversations import conversation_charts
 from evaluation.reports.fluidity_chart import fluidity_chart
 from evaluation.reports.load_charts import load_charts
 from evaluation.reports.painting import painting_charts
-from evaluation.reports.provenance import is_replay
 from evaluation.reports.server_side import server_charts
 from evaluation.reports.sweep import sweep_charts
 from evaluation.scenario import display_name
@@ -58,7 +57,7 @@ def build_charts(run: Run) -> list[Chart]:
     due = run.manifest.get("measures", {}).get("fluidity", {}).get("first_s", TokenDeadlines().first_s)
     fluid = fluidity_chart(done, run.events, names, strategies, due)
     found: list[Chart | None]
-    if is_replay(run):
+    if run.is_replay:
         found = [delay_chart(done, names, strategies), *strategy_charts(done, names, strategies), fluid]
     else:
         texts = _text_arrivals(run, done)

@@ -8,11 +8,11 @@ from pathlib import Path
 import pandas as pd
 
 from evaluation import manifest, tables
-from evaluation.analysis import slo, slo_checks, summary, throughput, trial_names, verdicts
+from evaluation.analysis import slo, slo_checks, summary, trial_names, verdicts
+from evaluation.analysis.findings import Findings
 from evaluation.analysis.knee import find_knees
 from evaluation.analysis.statistics import SMALL_SAMPLE_NOTE, Difference, Estimate
 from evaluation.analysis.summary import Group
-from evaluation.analysis.throughput import LoadLevel
 from evaluation.analysis.verdicts import ProviderComparison
 from evaluation.analysis.workloads import shape_lengths
 from evaluation.journal_faults import find_journal_faults
@@ -35,23 +35,24 @@ PAGE_FILE = "report.html"
 REPORT_FILES = (REPORT_FILE, PAGE_FILE, "plots")
 
 
-def write_report(folder: Path, *, plots: bool = False) -> Run:
+def write_report(folder: Path, *, plots: bool = False) -> tuple[Run, Findings]:
     """Write the tables and the report of a folder from its journal; with `plots` also the HTML page and the PNG charts.
 
     The verdicts, and those on the objectives that the manifest names, are written into the manifest. Without a journal
-    the tables are unchanged. Raises UsageError when the run is missing or damaged, and OSError.
+    the tables are unchanged. Return the run and its findings. Raises UsageError when the run is missing or damaged,
+    and OSError.
     """
     if tables.has_journal(folder):
         run = tables.from_journal(folder)
         tables.write(folder, run)
     else:
         run = tables.load(folder)
-    run = add_verdicts(run)
+    findings = Findings.from_run(run)
+    run = _add_verdicts(run, findings.comparisons)
     if run.manifest:
         manifest.write(folder, run.manifest)
-    levels = throughput.load_levels(run)
-    write_levels(folder, levels)
-    text = markdown(run, find_journal_faults(folder), levels)
+    write_levels(folder, findings.levels)
+    text = markdown(run, find_journal_faults(folder), findings)
     _write_atomically(folder / REPORT_FILE, text)
     if not plots:
         _remove_page(folder)
@@ -62,14 +63,14 @@ def write_report(folder: Path, *, plots: bool = False) -> Run:
         chart_list = charts.build_charts(run)
         _write_atomically(folder / PAGE_FILE, html.render_html(text, chart_list))
         png.write_pngs(folder, chart_list, str(run.manifest.get("run_id", "")))
-    return run
+    return run, findings
 
 
-def add_verdicts(run: Run) -> Run:
+def _add_verdicts(run: Run, comparisons: Sequence[ProviderComparison]) -> Run:
     """Return the run with its verdicts between providers and on its objectives in the manifest."""
-    if not run.manifest or provenance.is_replay(run):
+    if not run.manifest or run.is_replay:
         return run
-    facts = {"verdicts": [result.as_dict() for result in verdicts.compare_providers(run)]}
+    facts = {"verdicts": [result.as_dict() for result in comparisons]}
     if objectives := run.manifest.get("slo"):
         result = slo_checks.check_objectives(run, slo.parse_slo(",".join(objectives)))
         facts["objectives"] = [verdict.as_dict() for verdict in result]
@@ -90,22 +91,22 @@ def _remove_page(folder: Path) -> None:
         (folder / "plots").rmdir()
 
 
-def markdown(run: Run, faults: Sequence[str] = (), levels: Sequence[LoadLevel] | None = None) -> str:
+def markdown(run: Run, faults: Sequence[str] = (), findings: Findings | None = None) -> str:
     """Return the report as Markdown; times are in milliseconds, and untrusted text is escaped.
 
-    `faults` are sentences on what is missing or damaged in the run's folder, `levels` those of the run if known.
+    `faults` are sentences on what is missing or damaged in the run's folder, `findings` those of the run if known.
     """
     objectives = list(_objective_lines(run))
-    levels = throughput.load_levels(run) if levels is None else levels
-    load = [*throughput_table(levels), *knee_lines(levels)]
+    findings = (findings or Findings.from_run(run)).escape(to_markdown)
+    groups, comparisons = findings.groups, findings.comparisons
+    load = [*throughput_table(findings.levels), *knee_lines(findings.levels)]
     lengths = shape_lengths(run)
     run = escape_run(run, to_markdown)
-    groups, differences = summary.groups(run), summary.strategy_differences(run)
-    if provenance.is_replay(run):
+    differences = summary.strategy_differences(run)
+    if run.is_replay:
         return _replay_report(run, groups, differences)
-    comparisons = verdicts.compare_providers(run)
     lines = [f"# Evaluation {run.manifest.get('run_id', '')}".rstrip(), ""]
-    lines += _iter_findings(run, groups, comparisons, levels, list(length_warnings(lengths)))
+    lines += _iter_findings(run, findings, list(length_warnings(lengths)))
     lines += [line for fault in faults for line in ("", f"**Damaged: {to_markdown(fault)}.**")]
     if groups:
         lines += ["", "## Decision", "", *decision.decision_table(groups, summary.answer_lengths(run)[1])]
@@ -150,24 +151,18 @@ def _replay_report(run: Run, groups: list[Group], differences: list[Difference])
     return "\n".join([*lines, "", "## Provenance", "", *provenance.describe_provenance(run)]) + "\n"
 
 
-def _iter_findings(
-    run: Run,
-    groups: list[Group],
-    comparisons: list[ProviderComparison],
-    levels: Sequence[LoadLevel],
-    warnings: list[str],
-) -> Iterator[str]:
+def _iter_findings(run: Run, findings: Findings, warnings: list[str]) -> Iterator[str]:
     lost_rows = verdict_text.describe_missing_rows(run)
     if run.is_sweep:
-        first = to_markdown(sweep_headline(find_knees(levels)))
+        first = to_markdown(sweep_headline(find_knees(findings.levels)))
     else:
-        first = verdict_text.headline(groups, comparisons)
+        first = verdict_text.headline(findings.groups, findings.comparisons)
     yield f"**{lost_rows if lost_rows and not len(run.trials) else first}**"
     if lost_rows and not len(run.trials):
         return
     if lost_rows:
         yield f"\n**{lost_rows}**"
-    if notes := [*warnings, *cautions.iter_cautions(run, groups, comparisons)]:
+    if notes := [*warnings, *cautions.iter_cautions(run, findings.groups, findings.comparisons)]:
         yield ""
         yield from (f"- {note}" for note in notes)
     lost = int((run.trials["outcome"] != "completed").sum())
@@ -205,7 +200,7 @@ def _completion_note(run: Run) -> str:
 
 def _objective_lines(run: Run) -> Iterator[str]:
     """Yield the verdicts on the objectives that the run was given."""
-    if not (objectives := run.manifest.get("slo")) or provenance.is_replay(run) or not len(run.trials):
+    if not (objectives := run.manifest.get("slo")) or run.is_replay or not len(run.trials):
         return
     result = slo_checks.check_objectives(run, slo.parse_slo(",".join(objectives)))
     if not result:

@@ -24,7 +24,7 @@ def describe_run(run: Run) -> Iterator[str]:
     if not facts:
         yield "The manifest is missing: the configuration is unknown, only the results are known."
         return
-    if is_replay(run):
+    if run.is_replay:
         yield from _recording_notes(run, facts)
         return
     names = ", ".join(display_name(name) for name in facts["providers"])
@@ -139,11 +139,6 @@ def _service_note(run: Run) -> Iterator[str]:
         url = run.manifest["scenario"].get("url")
         service = f"the service at {url}" if url else "a service started for this run, with no limits"
         yield f"- over the transports: {service}; retries, fallbacks and strategies are its own"
-
-
-def is_replay(run: Run) -> bool:
-    """Return whether the trials are recordings replayed through strategies, without any request."""
-    return run.manifest.get("kind") == "what-if"
 
 
 def _recording_notes(run: Run, facts: dict[str, Any]) -> Iterator[str]:
@@ -268,7 +263,7 @@ def describe_provenance(run: Run) -> Iterator[str]:
     facts = run.manifest
     dates = sorted(run.trials["price_date"].dropna().unique())
     sources = sorted(run.trials["price_source"].dropna().unique())
-    if is_replay(run):
+    if run.is_replay:
         yield "- delivery is computed from the timestamps of the recordings, and has only their error"
     else:
         yield from _timestamp_notes(run)

@@ -7,14 +7,13 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Column, Table
 
-from evaluation.analysis import summary, verdicts
+from evaluation.analysis.findings import Findings
 from evaluation.analysis.knee import find_knees
 from evaluation.analysis.summary import Group
-from evaluation.analysis.throughput import LoadLevel, load_levels
-from evaluation.reports import formatting, provenance, replay, sweep, verdict_text
+from evaluation.reports import formatting, replay, sweep, verdict_text
 from evaluation.reports.throughput import describe_levels
 from evaluation.scenario import display_name
-from evaluation.tables import Run, escape_run
+from evaluation.tables import Run
 from streaming.escaping import to_line
 
 _HEADER = (
@@ -26,10 +25,10 @@ WIDTH = 160
 """Width of the table in characters if stdout is not a terminal."""
 
 
-def print_summary(run: Run, levels: Sequence[LoadLevel] | None = None) -> None:
-    """Print the table of a run's metrics to stdout, and the throughput of its levels, computed unless given, below."""
-    print_table(summary_table(run))
-    for line in describe_levels(load_levels(run) if levels is None else levels):
+def print_summary(run: Run, findings: Findings) -> None:
+    """Print the table of a run's metrics to stdout, and the throughput of its levels below."""
+    print_table(summary_table(run, findings))
+    for line in describe_levels(findings.levels):
         sys.stdout.write(f"{to_line(line)}\n")
 
 
@@ -96,22 +95,21 @@ def _number_width(column: Column) -> int:
     return max(cell_len(text) for text in (*words, *map(str, column.cells)))
 
 
-def summary_table(run: Run) -> Table:
+def summary_table(run: Run, findings: Findings) -> Table:
     """Return a table with one row for each provider x strategy; a dash is unknown."""
-    run = escape_run(run, to_line)
-    title = f"Run {run.manifest.get('run_id', '')}".rstrip()
-    if provenance.is_replay(run):
-        return replay.replay_table(summary.groups(run), f"{title}: what if")
-    groups = summary.groups(run, gap_intervals=False)
-    caption = verdict_text.headline(groups, verdicts.compare_providers(run))
+    findings = findings.escape(to_line)
+    title = to_line(f"Run {run.manifest.get('run_id', '')}".rstrip())
+    if run.is_replay:
+        return replay.replay_table(findings.groups, f"{title}: what if")
+    caption = verdict_text.headline(findings.groups, findings.comparisons)
     if run.is_sweep:
-        caption = to_line(sweep.headline(find_knees(load_levels(run))))
+        caption = to_line(sweep.headline(find_knees(findings.levels)))
     table = Table(title=title, caption=caption)
     table.add_column("provider")
     table.add_column("strategy")
     for heading in _HEADER:
         table.add_column(heading, justify="right")
-    for group in groups:
+    for group in findings.groups:
         prompts = "" if group.population == "all" else f", {group.population}"
         table.add_row(f"{display_name(group.name)}{prompts}", group.strategy, *_group_cells(group))
     return table

@@ -305,7 +305,7 @@ def test_in_process_trial_records_in_process_timestamp_source(
     assert facts["real_time_priority"] is False, "whoever answers in this process needs the processor too"
     reasons = {"sim:steady": "the simulated provider runs in this process"}
     assert [entry["measured_otherwise"] for entry in facts["instrument"]] == [reasons]
-    report = markdown(write_report(tmp_path))
+    report = markdown(write_report(tmp_path)[0])
     output = [line for line in report.splitlines() if "timed in the pipeline of this process" in line]
     assert [all(words in line for words in pair) for pair, line in zip(reasons.items(), output, strict=True)] == [True]
     for trial in schema.read_trials(tmp_path):

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from evaluation import tables
 from evaluation.analysis import compare
+from evaluation.analysis.findings import Findings
 from evaluation.reports import compare as reports_compare
 from evaluation.reports import html, markdown, plotly_figures, png, terminal
 from evaluation.reports.charts import build_charts
@@ -122,9 +123,9 @@ def test_charts_of_hostile_run_have_no_injected_tag(short: Run, text: str) -> No
 
 def test_terminal_table_of_hostile_run_prints_names_literally(short: Run) -> None:
     for text in map(replace_surrogates, HOSTILE):
-        written = StringIO()
+        run, written = make_hostile_run(short, text), StringIO()
         Console(file=written, markup=False, emoji=False, highlight=False, width=4000, force_terminal=True).print(
-            terminal.summary_table(make_hostile_run(short, text))
+            terminal.summary_table(run, Findings.from_run(run))
         )
         output = re.sub(r"\x1b\[[\d;]*m", "", written.getvalue())  # remove the colours of rich
         assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u202e]", output)

@@ -9,6 +9,7 @@ import pytest
 
 from evaluation import tables
 from evaluation.analysis import summary
+from evaluation.analysis.findings import Findings
 from evaluation.analysis.loading import load
 from evaluation.analysis.statistics import Estimate
 from evaluation.prompts.prompt_file import Prompt
@@ -216,7 +217,8 @@ def test_cost_of_estimated_tokens_is_marked_in_report_and_terminal(tmp_path: Pat
     assert (
         line_cells(text, "| b:c | direct")[-1] == "≈ 2" and line_cells(text, "| sim:a (simulated) | direct")[-1] == "2"
     )
-    table = terminal.summary_table(tables.load(tmp_path))
+    run = tables.load(tmp_path)
+    table = terminal.summary_table(run, Findings.from_run(run))
     column = next(column for column in table.columns if column.header == "USD")
     assert list(column.cells) == ["2", "≈ 2"]
 
