@@ -31,8 +31,9 @@ from ui.form import (
     shown_model,
     validate_form,
 )
+from ui.page_sessions.answer_slot import AnswerSlot, SlotAnswer
 from ui.page_sessions.service_checks import ServiceCheck, ServiceChecks
-from ui.page_sessions.sessions import TOKEN_VARIABLE, AnswerSlot, PageSession, PageSessions, SlotAnswer
+from ui.page_sessions.sessions import TOKEN_VARIABLE, PageSession, PageSessions
 from ui.types import AnswerSource, PageAnswer
 
 TICK_INTERVAL_S = 0.5

@@ -1,10 +1,22 @@
 """Tests of what the page changes in Gradio's ChatInterface: the message box during an answer, Stop, Clear and Retry."""
 
-import pytest
-from playwright.sync_api import expect
+import re
 
-from tests.e2e.chat_page import ChatPage
+import pytest
+from playwright.sync_api import APIResponse, Route, expect
+
+from tests.e2e.chat_page import ChatPage, wait_until
 from tests.e2e.compare_page import IN_WINDOW
+
+AT_ONCE = re.compile("/gradio_api/run/predict")
+"""The address of the page's events that do not wait in Gradio's queue."""
+UNDO_RECORDER = """() => {
+  const undo = document.querySelector("#sg-undo-clear");
+  window.hiddenUndos = 0;
+  new MutationObserver(() => { if (undo.classList.contains("hidden")) window.hiddenUndos += 1; })
+    .observe(undo, { attributes: true });
+}"""
+"""Counts how often the button that undoes a clear is hidden."""
 
 
 def test_message_typed_during_answer_is_kept_and_clear_can_be_undone(chat: ChatPage) -> None:
@@ -39,6 +51,31 @@ def test_message_typed_during_answer_is_kept_and_clear_can_be_undone(chat: ChatP
     undo.click()
     expect(users).to_have_text(["One", "<b>Two</b>"])
     expect(undo).to_be_hidden()
+
+
+def test_retry_that_is_cleared_before_it_is_asked_leaves_the_page_empty_and_can_be_undone(chat: ChatPage) -> None:
+    users, undo = chat.page.get_by_test_id("user"), chat.page.locator("#sg-undo-clear")
+    chat.choose("Simulated: steady")
+    chat.ask("One")
+    assert chat.wait_for_end() == "Done"
+    held: list[tuple[Route, APIResponse]] = []
+    chat.page.route(AT_ONCE, lambda route: held.append((route, route.fetch())), times=1)
+    chat.page.locator("#sg-chat").get_by_label("Retry").click()
+    wait_until(chat.page, lambda: bool(held))
+    chat.clear()
+    expect(undo).to_be_visible()
+    chat.page.evaluate(UNDO_RECORDER)
+    (route, response), *_ = held
+    with chat.page.expect_request(AT_ONCE) as emptying:
+        route.fulfill(response=response)
+    emptied = emptying.value.response()
+    assert emptied and emptied.ok
+    expect(users).to_have_count(0)
+    expect(undo).to_be_visible()
+    assert chat.page.evaluate("window.hiddenUndos") == 0
+    undo.click()
+    expect(users).to_have_text(["One"])
+    expect(chat.page.locator("#sg-chat h4.sg-who")).to_have_count(1)
 
 
 @pytest.mark.parametrize("chat", [pytest.param((390, 844), id="phone")], indirect=True)

@@ -20,7 +20,8 @@ from ui.answer_view import AnswerView
 from ui.answers import TICK_INTERVAL_S, AnswerService
 from ui.form import ChatForm, ValidatedQuestion
 from ui.history import HistoryMessage, head_message, user_message
-from ui.page_sessions.sessions import AnswerSlot, PageSession, with_own_price
+from ui.page_sessions.answer_slot import AnswerSlot, with_own_price
+from ui.page_sessions.sessions import PageSession
 from ui.page_sessions.update_pacer import UpdatePacer
 from ui.types import PageAnswer, PageReader
 
@@ -122,7 +123,14 @@ class ConversationAnswers:
         answer = self.find(conversation)
         self.forget(conversation)
         await page_session.stop_reading(conversation)
-        if answer is not None and answer.stream is not None:
+        if answer is not None:
+            await self.stop(answer)
+
+    async def stop(self, answer: ConversationAnswer) -> None:
+        """Stop an answer, and forget it."""
+        for conversation in [name for name, known in self._answers.items() if known is answer]:
+            self.forget(conversation)
+        if answer.stream is not None:
             await answer.stream.cancel()
 
     async def show(self, conversation: str | None, page_session: PageSession) -> None:

@@ -17,7 +17,8 @@ from ui.components import HIDDEN_IN_DOM
 from ui.drawn_updates import number_update
 from ui.form import ChatForm, message_error
 from ui.history import HistoryMessage, has_partial_answer, is_unfinished, mark_cut
-from ui.page_sessions.sessions import AnswerSlot, PageSession
+from ui.page_sessions.answer_slot import AnswerSlot
+from ui.page_sessions.sessions import PageSession
 
 ChatUpdate = tuple[list[HistoryMessage], str, str, str, Any, Any, Any, Any, Any, Any]
 """One update of the page: messages, stage strip, announcement, figures, the message box with its Send or Stop, the
@@ -51,36 +52,47 @@ class ChatHandlers:
     ) -> AsyncGenerator[ChatUpdate, None]:
         """Send the message, or after `restore` go on with the answer that another page has left.
 
-        Yields updates of the page; the last one has the receipt, also after a stop.
+        Yields updates of the page; the last one has the receipt, also after a stop. Nothing is done if the conversation
+        was cleared since the page began the request: of a chain of events, Gradio cancels only those that have begun.
         """
         settings = strategy, system, temperature, max_tokens, streamed, budget, timed_words, price, brought
         question = ChatForm(message, history, provider, model, *settings)
         page_session = self._get_session(request)
-        first, screen = True, page_session.screen
-        answer, slot = await self._find_or_start(conversation, question, request)
+        await self._answers.show(conversation, page_session)
+        slot = page_session.slot(SLOT)
+        if slot.take_request():
+            asked, answer = slot.conversation, slot.resumed
+            answer = answer or await self._answers.start(conversation, question, request)
+            if slot.conversation != asked:
+                await self._answers.stop(answer)
+                return
+            async with aclosing(self._follow(answer, page_session)) as updates:
+                async for update in updates:
+                    yield update
+
+    async def _follow(self, answer: ConversationAnswer, page_session: PageSession) -> AsyncGenerator[ChatUpdate, None]:
+        """Yield the updates of an answer until it ends, or the page shows another conversation."""
+        slot, screen, first = page_session.slot(SLOT), page_session.screen, True
+        asked = slot.conversation
         async with aclosing(self._answers.follow(answer, page_session)) as changes:
             async for _ in changes:
-                if slot.last_request_conversation != slot.conversation or page_session.slot(SLOT) is not slot:
+                if slot.conversation != asked or page_session.slot(SLOT) is not slot:
                     return
                 now = self._answer_service.clock()
                 slot.keep_sending(now)
                 if first or not screen.is_behind(now):  # the first one shows Stop
                     yield (_first_update if first else _make_update)(answer, screen.send(now))
                     first = False
+        if slot.conversation != asked:
+            return
         slot.finish_sending()
         if page_session.slot(SLOT) is slot:
             number = screen.send(self._answer_service.clock())
-            yield _last_update(answer, number, page_session, slot.next_is_streamed(streamed))
+            yield _last_update(answer, number, page_session, slot.next_is_streamed(answer.question.streamed))
 
-    async def _find_or_start(
-        self, conversation: str | None, question: ChatForm, request: gr.Request
-    ) -> tuple[ConversationAnswer, AnswerSlot]:
-        page_session = self._get_session(request)
-        await self._answers.show(conversation, page_session)
-        slot = page_session.slot(SLOT)
-        slot.last_request_conversation = slot.conversation
-        slot.keep_sending(self._answer_service.clock())
-        return slot.resumed or await self._answers.start(conversation, question, request), slot
+    def begin_retry(self, request: gr.Request) -> None:
+        """Record that the last question is asked again, before the event that asks it."""
+        self._get_session(request).slot(SLOT).begin_request(self._answer_service.clock())
 
     async def restore(self, conversation: str | None, history: list[Any], request: gr.Request) -> tuple[Any, ...]:
         """Return the page of a conversation that a page has left; `history` is what the browser has kept of it.
@@ -94,7 +106,7 @@ class ChatHandlers:
         if answer is None:
             return _restored_page(history)
         if not answer.view.ended:
-            page_session.slot(SLOT).resumed = answer
+            page_session.slot(SLOT).begin_request(self._answer_service.clock(), answer)
             shown = [*answer.asked_messages(), *answer.answer_messages()]
             answer.resumptions += 1
             resumed = f"{conversation} {answer.resumptions}"
@@ -128,8 +140,9 @@ class ChatHandlers:
         whole = history if answer is None else [*answer.asked_messages(), *answer.answer_messages()]
         if whole:
             slot.cleared = mark_cut(whole) if is_unfinished(whole) else whole
-        self._answers.forget(conversation)
         await slot.reset()
+        if answer is not None:
+            await self._answers.stop(answer)
         return _cleared_page_update(slot)
 
     def undo_clear(self, request: gr.Request) -> tuple[Any, ...]:
@@ -164,8 +177,7 @@ class ChatHandlers:
         if problem is None and slot.is_sending(now):
             problem = strings.BUSY
         if problem is None:
-            slot.resumed = None
-            slot.keep_sending(now)
+            slot.begin_request(now)
         verdict: dict[str, Any] = gr.validate(problem is None, problem or "")
         return verdict
 

@@ -28,6 +28,8 @@ _TAKE_SENT = """(now, sent) => {
 
 CurrentHistory = Callable[[list[Any], gr.Request], list[Any]]
 """Returns the part of the history that belongs to the current conversation."""
+BeginRetry = Callable[[gr.Request], None]
+"""Is called before the last question is asked again."""
 
 
 class StreamedChatInterface(gr.ChatInterface):
@@ -38,7 +40,7 @@ class StreamedChatInterface(gr.ChatInterface):
       while that of an earlier one is pending; the history stays with the service, which is its only source. Gradio's
       own storage in the browser is taken out: unused, it kept the page from loading where storage is forbidden.
     - `_stream_fn`: the history that it streams from is filtered by `current_history`, since an answer that arrived
-      during a clear may still be in it.
+      during a clear may still be in it; if `fn` yields nothing, the page stays as it is.
     - `_message_as_message_dict`, `_pop_last_user_message`: the user's messages are shown as plain text, and read back.
 
     The first of the additional outputs shows the stage. A value in `resumed` makes the page go on with an answer that
@@ -49,8 +51,10 @@ class StreamedChatInterface(gr.ChatInterface):
     answered: list[Dependency]
     resumed: gr.Textbox
 
-    def __init__(self, *arguments: Any, current_history: CurrentHistory, **options: Any) -> None:
-        self.current_history = current_history
+    def __init__(
+        self, *arguments: Any, current_history: CurrentHistory, begin_retry: BeginRetry, **options: Any
+    ) -> None:
+        self.current_history, self.begin_retry = current_history, begin_retry
         super().__init__(*arguments, **options)
 
     def _setup_events(self) -> None:
@@ -72,10 +76,9 @@ class StreamedChatInterface(gr.ChatInterface):
         shown = sent.success(
             self._append_message_to_history, [saved, state], self.chatbot, trigger_mode="multiple", **at_once
         )
-        popped = self.chatbot.retry(self._pop_last_user_message, state, [state, saved], **at_once)
-        shown_again = popped.then(self._append_message_to_history, [saved, state], self.chatbot, **at_once)
+        again = self.chatbot.retry(self._take_back_answer, state, [state, saved, self.chatbot], **at_once)
         self.resumed = gr.Textbox("", visible=HIDDEN_IN_DOM, elem_id="sg-resumed")
-        asking = [shown.success, shown_again.success, self.resumed.change]
+        asking = [shown.success, again.success, self.resumed.change]
         self.answered = [self._answer_after(listen) for listen in asking]
         undone = self.chatbot.undo(self._pop_last_user_message, self.chatbot, [self.chatbot, box], **at_once)
         undone.then(lambda history: history, self.chatbot, state, **at_once)
@@ -94,8 +97,17 @@ class StreamedChatInterface(gr.ChatInterface):
     async def _stream_fn(self, message: Any, history: list[Any], *args: Any) -> AsyncGenerator[tuple[Any, ...], None]:
         frames = super()._stream_fn(message, self.current_history(history, args[-1]), *args)
         async with aclosing(frames):
-            async for _, conversation, *others in frames:
-                yield conversation, conversation, *others
+            async for response, conversation, *others in frames:
+                shown = gr.skip() if response is None else conversation
+                yield shown, shown, *others
+
+    def _take_back_answer(self, history: list[Any], request: gr.Request) -> tuple[Any, Any, Any]:
+        history = self.current_history(history, request)
+        if not history:
+            return gr.skip(), gr.skip(), gr.skip()
+        earlier, message = self._pop_last_user_message(history)
+        self.begin_retry(request)
+        return earlier, message, self._append_message_to_history(message, earlier)
 
     def _message_as_message_dict(self, message: Any, role: Any) -> list[Any]:
         if role == "user" and isinstance(message, str):

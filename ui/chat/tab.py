@@ -244,6 +244,7 @@ def _make_interface(
     return StreamedChatInterface(
         chat.ask,
         current_history=chat.current_history,
+        begin_retry=chat.begin_retry,
         chatbot=chatbot,
         textbox=textbox,
         additional_inputs=[*inputs],

@@ -35,6 +35,14 @@ class ChatPageDriver:
     def ask(
         self, text: str = "Count.", history: Sequence[dict[str, Any]] = (), **other: Any
     ) -> AsyncGenerator[ChatUpdate]:
+        """Ask as a retry does: a message that is sent may have to wait for the answer before it."""
+        self.chat.begin_retry(self.request)
+        return self.run_ask(text, history, **other)
+
+    def run_ask(
+        self, text: str = "Count.", history: Sequence[dict[str, Any]] = (), **other: Any
+    ) -> AsyncGenerator[ChatUpdate]:
+        """Run the event that asks, for which the page has begun a request before."""
         defaults: dict[str, Any] = {
             "provider": "local",
             "model": "",
@@ -53,6 +61,9 @@ class ChatPageDriver:
 
     async def frames(self, *arguments: Any, **other: Any) -> list[ChatUpdate]:
         return [frame async for frame in self.ask(*arguments, **other)]
+
+    async def late_frames(self) -> list[ChatUpdate]:
+        return [frame async for frame in self.run_ask()]
 
 
 def answer_text(frame: ChatUpdate) -> str:
@@ -202,7 +213,7 @@ def test_page_loaded_anew_continues_answer_with_the_same_request() -> None:
         await leave_answer(page, 1.5, text="Again.")
         page.request = make_request("d")
         await page.chat.restore(CONVERSATION, [], page.request)
-        frames = await page.frames()
+        frames = await page.late_frames()
         spent = page.answer_service.page_sessions.get("d").spending.answers
         return restored, frames, len(adapter.requests), spent
 
@@ -222,7 +233,7 @@ def test_page_loaded_anew_stops_answer() -> None:
         await leave_answer(page, 1.5)
         page.request = make_request("b")
         await page.chat.restore(CONVERSATION, [], page.request)
-        asking = asyncio.create_task(page.frames())
+        asking = asyncio.create_task(page.late_frames())
         await asyncio.sleep(0.3)
         await page.chat.stop(page.request)
         return adapter.closed_s, last_title((await asking)[-1])
@@ -257,10 +268,11 @@ def test_answer_goes_on_while_page_shows_another_conversation() -> None:
         shown.append(await page.chat.restore(CONVERSATION, [], page.request))
         with suppress(TimeoutError):
             async with asyncio.timeout(1.0):
-                await page.frames()
+                await page.late_frames()
         shown.append(await page.chat.restore("f" * 32, [], page.request))
         await asyncio.sleep(1000.0)  # longer than an answer is kept for a page that is loaded anew
         shown.append(await page.chat.restore(CONVERSATION, [], page.request))
+        await page.chat.restore("e" * 32, [], page.request)
         frames = await page.frames(conversation="e" * 32)
         spent = page.answer_service.page_sessions.get(page.request.session_hash).spending.answers
         return shown, frames, adapter.closed_s, spent
@@ -375,6 +387,90 @@ def test_clear_of_running_answer_can_be_undone_and_leaves_it_cut() -> None:
     assert undo == stale == gr.update(visible=True)
     assert shown == kept and shown[0]["role"] == "user"
     assert shown[-1]["metadata"]["title"] == strings.OUTCOMES["truncated"]
+
+
+def begin_message(page: ChatPageDriver) -> None:
+    assert page.chat.validate("Count.", page.request)["is_valid"]
+
+
+def begin_retry(page: ChatPageDriver) -> None:
+    page.chat.begin_retry(page.request)
+
+
+@pytest.mark.parametrize("begin", [begin_message, begin_retry])
+def test_question_that_is_begun_before_a_clear_and_asked_after_it_is_not_asked(
+    begin: Callable[[ChatPageDriver], None],
+) -> None:
+    async def main() -> tuple[Any, list[ChatUpdate], list[ChatUpdate], list[ChatUpdate], list[ChatRequest]]:
+        page = ChatPageDriver(SlowAdapter())
+        await page.frames()
+        page.answer_service.page_sessions.get("a").slot("chat").finish_sending()
+        begin(page)
+        *_, undo = await page.chat.clear([], CONVERSATION, page.request)
+        late = await page.late_frames()
+        *_, settled = page.chat.discard_stale_update(page.request)
+        page.chat.undo_clear(page.request)
+        after_undo, next_one = await page.late_frames(), await page.frames()
+        return (undo, settled), late, after_undo, next_one, page.providers.adapter.requests
+
+    undo, late, after_undo, next_one, requests = run_on_virtual_time(main())
+    assert undo == (gr.update(visible=True),) * 2 and late == after_undo == []
+    assert "Done" in next_one[-1][1] and len(requests) == 2
+
+
+class SlowPrices(FakeProviders):
+    """Providers whose prices take two seconds to load."""
+
+    async def load_prices(self, names: Sequence[str]) -> None:
+        await asyncio.sleep(2.0)
+
+
+def test_answer_that_starts_while_its_conversation_is_cleared_is_stopped() -> None:
+    async def main() -> tuple[list[ChatUpdate], list[float], tuple[Any, ...]]:
+        adapter = SlowAdapter()
+        page = ChatPageDriver(adapter)
+        page.chat = ChatHandlers(make_answer_service(SlowPrices(adapter)))
+        asking = asyncio.create_task(page.frames())
+        await asyncio.sleep(1.0)
+        await page.chat.clear([], CONVERSATION, page.request)
+        late = await asking
+        return late, adapter.closed_s, await page.chat.restore(CONVERSATION, [], page.request)
+
+    late, closed_s, restored = run_on_virtual_time(main())
+    assert late == [] and closed_s in ([], [2.0]) and restored[0] == [] and not goes_on(restored)
+
+
+def test_changed_key_stops_the_answer_that_uses_the_one_before_and_keeps_the_conversation() -> None:
+    async def main() -> tuple[list[ChatUpdate], list[float], list[Any]]:
+        adapter = SlowAdapter()
+        own = FakeProviders(adapter, has_key=True)
+        page = ChatPageDriver(adapter)
+        page.chat = ChatHandlers(make_answer_service(own, with_keys=lambda _: own))
+        await page.chat.set_key("openai:a", "sk-own-0123456789", page.request)
+        asking = asyncio.create_task(page.frames(provider="openai:a"))
+        await asyncio.sleep(1.7)
+        await page.chat.set_key("openai:a", "sk-own-9876543210", page.request)
+        frames, closed_s = await asking, [*adapter.closed_s]
+        return frames, closed_s, page.chat.current_history([user_message("Count.")], page.request)
+
+    frames, closed_s, history = run_on_virtual_time(main())
+    assert closed_s == [1.7] and last_title(frames[-1]).startswith("Stopped")
+    assert history == [user_message("Count.")]
+
+
+def test_question_of_a_restored_answer_that_is_cleared_is_not_asked_again() -> None:
+    async def main() -> tuple[list[ChatUpdate], list[float], int]:
+        adapter = SlowAdapter()
+        page = ChatPageDriver(adapter)
+        await leave_answer(page, 1.5)
+        page.request = make_request("b")
+        await page.chat.restore(CONVERSATION, [], page.request)
+        await page.chat.clear([], CONVERSATION, page.request)
+        late = await page.late_frames()
+        await asyncio.sleep(1.0)
+        return late, adapter.closed_s, len(adapter.requests)
+
+    assert run_on_virtual_time(main()) == ([], [1.5], 1)
 
 
 def test_new_question_stops_previous_answer() -> None:

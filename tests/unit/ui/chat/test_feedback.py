@@ -40,9 +40,9 @@ def rate_answer(folder: Path, scenario: Scenario, configuration: GuardConfig = O
         chat_service = make_chat_service(FakeProviders(SlowAdapter()), configuration, feedback=store)
         answer_service = AnswerService(chat_service, None)
         messages: list[Any] = []
-        asked = ChatHandlers(answer_service).ask(
-            QUESTION, [], "local", "", "direct", "", "", "", "", "", True, False, "", "", make_request()
-        )
+        chat = ChatHandlers(answer_service)
+        chat.begin_retry(make_request())
+        asked = chat.ask(QUESTION, [], "local", "", "direct", "", "", "", "", "", True, False, "", "", make_request())
         async with aclosing(asked) as updates:
             async for update in updates:
                 messages = [*update[0]]

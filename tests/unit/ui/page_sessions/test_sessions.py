@@ -9,7 +9,8 @@ import pytest
 from guard import Guard, GuardConfig, RejectionError
 from tests.unit.ui.ui_fixtures import FakeProviders, SlowAdapter
 from tests.virtual_time import loop_clock, run_on_virtual_time
-from ui.page_sessions.sessions import KEY_KEPT_S, AnswerSlot, PageSession, PageSessions
+from ui.page_sessions.answer_slot import AnswerSlot
+from ui.page_sessions.sessions import KEY_KEPT_S, PageSession, PageSessions
 
 
 class RunningAnswer:
