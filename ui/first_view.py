@@ -72,7 +72,7 @@ def first_view_html(model: str, place: str) -> str:
         for card in CARDS
     )
     sentence = escape(entry_strings.FIRST_SENTENCE)
-    return f'<div class="sg-first"><h3>{title}</h3><p>{sentence}</p><div class="sg-cards">{cards}</div></div>'
+    return f'<div class="sg-first"><h2>{title}</h2><p>{sentence}</p><div class="sg-cards">{cards}</div></div>'
 
 
 def card_actions_html() -> str:

@@ -38,7 +38,7 @@ def assistant_message(
 
 def head_message(model: str, strategy: str) -> HistoryMessage:
     """Create the heading above an answer: who answers, and how its text is released. It is no part of the answer."""
-    text = f'<h4 class="sg-who">{escape(model)} <small>{escape(strategy)}</small></h4>'
+    text = f'<h2 class="sg-who">{escape(model)} <small>{escape(strategy)}</small></h2>'
     return {
         "role": "assistant",
         "content": [{"type": "text", "text": text}],

@@ -19,7 +19,7 @@ RECORDER_SCRIPT = """([answers, titles]) => {
   const keep = (kept, text) => { if (text && text !== kept.at(-1)) kept.push(text); };
   new MutationObserver(() => {
     const labels = [...document.querySelectorAll(answers)].map((answer) => answer.getAttribute("aria-label"));
-    keep(window.seen.answers, labels.filter((label) => !label.includes(": <h4")).at(-1));
+    keep(window.seen.answers, labels.filter((label) => !label.includes(": <h2")).at(-1));
     keep(window.seen.titles, document.querySelector(titles)?.innerText);
   }).observe(document.body, { childList: true, subtree: true, characterData: true, attributes: true });
 }"""

@@ -1,4 +1,4 @@
-"""Tests of all tabs, also while answers come, with axe-core against WCAG 2 levels A and AA.
+"""Tests of all tabs, also while answers come, with axe-core against WCAG 2 levels A and AA, and its best practices.
 
 Each state is checked in light and dark mode, and in the window of a desktop and of a phone.
 """
@@ -15,7 +15,7 @@ from ui.pipeline.scenario_labels import SCENARIO_LABELS
 
 DESKTOP: ViewportSize = {"width": 1280, "height": 860}
 PHONE: ViewportSize = {"width": 390, "height": 844}
-LEVELS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
+LEVELS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 RUN_AXE_SCRIPT = """async (levels) => {
   const found = await axe.run(document, { runOnly: { type: "tag", values: levels }, resultTypes: ["violations"] });
   const text = (node) => [...node.any, ...node.all, ...node.none].map((check) => check.message).join("; ");
@@ -76,7 +76,7 @@ def test_page_tabs_in_light_and_dark_have_no_wcag_a_or_aa_violation(chat: ChatPa
     tab.locator("#sg-scenario input").click()
     page.get_by_role("option", name=SCENARIO_LABELS["fault-stall"], exact=True).click()
     tab.get_by_role("button", name="Run", exact=True).click()
-    expect(tab.locator("svg.sg-machine")).to_have_attribute("data-state", "streaming", timeout=patience_ms)
+    expect(tab.locator("svg.sg-landscape")).to_have_attribute("data-state", "streaming", timeout=patience_ms)
     assert find_violations(page, dark_on_phone=True) == []
     page.keyboard.press("Escape")
     expect(tab.locator("#sg-buffering figure")).to_have_count(4, timeout=patience_ms)

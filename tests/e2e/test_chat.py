@@ -33,7 +33,7 @@ def test_local_model_answer_streams_text_and_shows_receipt(chat: ChatPage) -> No
     assert chat.answers == [seen[-1]]
     assert outcome == "Stopped at max tokens", "160 tokens do not make a long story"
     assert chat.titles.last.inner_text().startswith("Stopped at max tokens · SmolLM2-135M-Instruct · TTFT ")
-    expect(chat.page.locator("#sg-chat h4.sg-who")).to_have_text("SmolLM2-135M-Instruct · Local model batch:100ms")
+    expect(chat.page.locator("#sg-chat h2.sg-who")).to_have_text("SmolLM2-135M-Instruct · Local model batch:100ms")
     assert leading_number(chat.metric_text("Output tokens")) in range(1, 161)
     assert "reported" in chat.metric_text("Output tokens")
     assert chat.metric_text("TTFT").endswith(" s") and float(chat.metric_text("tokens/s")) > 0

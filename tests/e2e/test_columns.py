@@ -34,6 +34,9 @@ def test_stop_and_every_ttft_are_inside_the_window_after_send(chat: ChatPage, ca
         texts = [compare.column(number).get_by_text("one", exact=True) for number in range(2)]
         expect(texts[0]).to_be_in_viewport()
         expect(texts[1]).to_be_in_viewport(ratio=0) if not phone else expect(texts[1]).not_to_be_in_viewport()
+        icon = compare.column(0).get_by_label("Copy message").last.locator("svg").bounding_box()
+        text = texts[0].bounding_box()
+        assert icon and text and abs(icon["x"] - text["x"]) < 1
         if phone:
             compare.column(1).locator(".sg-goto").click()
             expect(texts[1]).to_be_in_viewport()

@@ -42,7 +42,7 @@ def test_message_typed_during_answer_is_kept_and_clear_can_be_undone(chat: ChatP
     first = chat.answers[-1]
     chat.retry()
     assert chat.wait_for_end() == "Done"
-    expect(chat.page.locator("#sg-chat h4.sg-who")).to_have_count(2)
+    expect(chat.page.locator("#sg-chat h2.sg-who")).to_have_count(2)
     expect(users).to_have_text(["One", "<b>Two</b>"])
     assert first.startswith("[simulated]")
 
@@ -75,7 +75,7 @@ def test_retry_that_is_cleared_before_it_is_asked_leaves_the_page_empty_and_can_
     assert chat.page.evaluate("window.hiddenUndos") == 0
     undo.click()
     expect(users).to_have_text(["One"])
-    expect(chat.page.locator("#sg-chat h4.sg-who")).to_have_count(1)
+    expect(chat.page.locator("#sg-chat h2.sg-who")).to_have_count(1)
 
 
 @pytest.mark.parametrize("chat", [pytest.param((390, 844), id="phone")], indirect=True)

@@ -13,11 +13,11 @@ from ui import entry_strings, strings
 
 def test_cards_start_something_and_an_answer_can_be_rated(chat: ChatPage, feedback_folder: Path) -> None:
     page = chat.page
-    expect(page.locator(".sg-first h3")).to_have_text(
+    expect(page.locator(".sg-first h2")).to_have_text(
         re.compile("^SmolLM2-135M-Instruct on this machine’s CPU, no key$")
     )
     page.get_by_role("button", name=entry_strings.CARD_BREAK).press("Enter")
-    machine = page.locator("svg.sg-machine")
+    machine = page.locator("svg.sg-landscape")
     expect(machine).to_have_attribute("data-state", "succeeded", timeout=chat.patience_s * 1000)
     expect(page.locator("#sg-run-stage")).to_contain_text("Done · after 1 retry")
     visited = machine.locator("g.sg-visited text").all_text_contents()

@@ -149,7 +149,7 @@ def test_export_is_imported_again_and_a_hostile_file_is_harmless(chat: ChatPage,
     drawer(chat).get_by_role("button", name="Delete all").click()
     expect(titles(chat)).to_have_count(0)
     hostile = {"role": "assistant", "content": HOSTILE_TEXT}
-    heading = {"role": "assistant", "answered_by": "</h4><img src=x onerror='window.hacked = 4'> · <style>"}
+    heading = {"role": "assistant", "answered_by": "</h2><img src=x onerror='window.hacked = 4'> · <style>"}
     receipt = {"role": "assistant", "summary": "<b onclick=x>", "details": HOSTILE_TEXT}
     question = {"role": "user", "content": f"Hostile {HOSTILE_TEXT}"}
     settings = {"provider": "nobody", "strategy": "<b>", "temperature": "hot", "key": KEY}
@@ -170,7 +170,7 @@ def test_export_is_imported_again_and_a_hostile_file_is_harmless(chat: ChatPage,
     titles(chat).first.click()
     expect(page.get_by_test_id("user")).to_contain_text("<iframe srcdoc=")
     expect(page.locator("#sg-chat .message iframe, #sg-chat .message style, #sg-chat .message img")).to_have_count(0)
-    expect(page.locator("#sg-chat h4.sg-who")).to_contain_text("<img src=x")
+    expect(page.locator("#sg-chat h2.sg-who")).to_contain_text("<img src=x")
     assert page.evaluate("window.hacked") is None
     chat.choose("Simulated: steady")
     chat.fill_setting("Temperature", "")

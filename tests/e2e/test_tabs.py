@@ -5,11 +5,12 @@ import re
 import shutil
 from pathlib import Path
 
+import pytest
 from playwright.sync_api import expect
 
 from streaming.retry import State
 from tests.e2e.chat_page import ChatPage, choose_sample_run
-from tests.e2e.compare_page import ComparePage
+from tests.e2e.compare_page import IN_WINDOW, ComparePage
 from tests.e2e.service import ServiceUnderTest
 from tests.unit.ui.results.result_fixtures import TABLES, copy_sample
 from ui import strings
@@ -58,7 +59,7 @@ def test_column_stop_button_stops_only_its_column(chat: ChatPage) -> None:
 
 def test_pipeline_tab_shows_panes_state_diagram_and_buffering_diagrams(chat: ChatPage) -> None:
     tab = chat.open_tab("Pipeline")
-    machine = tab.locator("svg.sg-machine")
+    machine = tab.locator("svg.sg-landscape")
     expect(machine).to_have_attribute("data-state", "idle")
     tab.get_by_role("button", name="Run").click()
     expect(machine).to_have_attribute("data-state", "streaming")
@@ -70,12 +71,24 @@ def test_pipeline_tab_shows_panes_state_diagram_and_buffering_diagrams(chat: Cha
     expect(tab.locator("#sg-buffering figure")).to_have_count(len(diagram_strategies(0.1)))
 
 
+@pytest.mark.parametrize("chat", [pytest.param((390, 844), id="phone")], indirect=True)
+def test_state_diagram_on_a_phone_is_as_wide_as_the_window(chat: ChatPage) -> None:
+    tab = chat.open_tab("Pipeline")
+    expect(tab.locator("svg.sg-landscape")).to_be_hidden()
+    diagram = tab.locator("svg.sg-portrait")
+    diagram.scroll_into_view_if_needed()
+    assert diagram.evaluate(IN_WINDOW)
+    sizes = diagram.locator("text").evaluate_all("(texts) => texts.map((text) => text.getBoundingClientRect())")
+    assert sizes and all(size["left"] >= 0 and size["right"] <= 390 for size in sizes)
+    assert all(min(size["width"], size["height"]) > 11 for size in sizes), "the words are large enough to read"
+
+
 def test_pipeline_fault_scenario_shows_retrying_state(chat: ChatPage) -> None:
     tab = chat.open_tab("Pipeline")
     chat.page.evaluate(
         """() => {
           window.states = [];
-          const keep = () => window.states.push(document.querySelector("svg.sg-machine").dataset.state);
+          const keep = () => window.states.push(document.querySelector("svg.sg-landscape").dataset.state);
           new MutationObserver(keep).observe(document.body, { childList: true, subtree: true, attributes: true });
         }"""
     )
@@ -91,7 +104,7 @@ def test_pipeline_fault_scenario_shows_retrying_state(chat: ChatPage) -> None:
         picker.click()
         chat.page.get_by_role("option", name=SCENARIO_LABELS[scenario], exact=True).click()
         tab.get_by_role("button", name="Run").click()
-        machine = tab.locator("svg.sg-machine")
+        machine = tab.locator("svg.sg-landscape")
         expect(machine).to_have_attribute("data-state", states[-1], timeout=chat.patience_s * 1000)
         gone_through = machine.locator("g.sg-visited, g.sg-present").locator("text").all_text_contents()
         assert {strings.STATES[state] for state in states} <= set(gone_through)

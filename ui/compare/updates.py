@@ -198,7 +198,7 @@ def _results_html(comparison: PageComparison, this_round: Round) -> str:
     parts = [
         components.html_table(header, rows, marked=marked),
         f'<p class="sg-note">{escape(strings.COMPARE_NOTE)}</p>',
-        f"<h3>{escape(strings.VERDICTS)}</h3>",
+        f"<h2>{escape(strings.VERDICTS)}</h2>",
         verdicts.verdicts_html(this_round, comparison.rounds),
         _votes_html(comparison.votes) if comparison.votes else "",
     ]
@@ -210,4 +210,4 @@ def _votes_html(votes: list[Vote]) -> str:
         [vote.winner, ", ".join(vote.names), strings.YES_NO[vote.blind], html.truncate(vote.prompt)] for vote in votes
     ]
     table = components.html_table([*strings.VOTES_HEADER], rows)
-    return f'<h3>{escape(strings.VOTES)}</h3><div id="sg-votes">{table}</div>'
+    return f'<h2>{escape(strings.VOTES)}</h2><div id="sg-votes">{table}</div>'

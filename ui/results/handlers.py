@@ -1,5 +1,6 @@
 """Event handlers of the results tab: the pickers of runs, one run, and two runs side by side."""
 
+import re
 from html import escape
 from typing import Any
 
@@ -79,7 +80,10 @@ class ResultsHandlers:
 
     def _show_two(self, a: RunEntry, b: RunEntry, request: gr.Request) -> ResultsUpdate:
         sides = [self._views.view(entry) for entry in (a, b)]
-        texts = [f"## {letter}\n\n{view.headline}\n\n{view.lead}" for letter, view in zip("AB", sides, strict=True)]
+        texts = [
+            f"## {letter}\n\n{view.headline}\n\n{re.sub('^##', '###', view.lead, flags=re.MULTILINE)}"
+            for letter, view in zip("AB", sides, strict=True)
+        ]
         claims, table = self._views.compare(a, b)
         comparison = f"## {strings.COMPARISON_TITLE}\n\n{claims}"
         heads = [

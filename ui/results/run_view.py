@@ -86,7 +86,7 @@ def split_report(text: str) -> tuple[str, str, str]:
 
 
 def _join_sections(sections: list[str]) -> str:
-    return "".join(f"### {section.strip()}\n\n" for section in sections)
+    return "".join(f"## {section.strip()}\n\n" for section in sections)
 
 
 def _head_html(run: Run) -> str:

@@ -61,7 +61,7 @@ globalThis.streamgaugeHistory = (() => {
   const draw = (role, text, metadata = null) => ({ role, content: [{ type: "text", text }], metadata });
   const drawHead = (words) => {
     const log = oneLine(words, MAX_NAME), [model, strategy] = log.split(/ · (?=[^·]*$)/);
-    const text = `<h4 class="sg-who">${escapeHtml(model)} <small>${escapeHtml(strategy ?? "")}</small></h4>`;
+    const text = `<h2 class="sg-who">${escapeHtml(model)} <small>${escapeHtml(strategy ?? "")}</small></h2>`;
     return draw("assistant", text, { id: "head", log });
   };
   const fromFileMessage = (message) => {

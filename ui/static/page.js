@@ -207,6 +207,8 @@
       setAttribute(fold, "aria-expanded", String(fold.classList.contains("open")));
     find("#sg-tab-chat").toggleAttribute("data-retry", find("#sg-retry:not(.hidden)") !== null);
     for (const empty of document.querySelectorAll(".empty[aria-label]:not([role])")) empty.setAttribute("role", "img");
+    // Each empty column would be a landmark of the same name.
+    for (const empty of document.querySelectorAll('.placeholder-content[role="complementary"]')) empty.removeAttribute("role");
     for (const table of document.querySelectorAll(".sg-tables table:not([tabindex])")) table.tabIndex = 0;
     // Tab would stop at a list that scrolls, which closes then and leaves the focus nowhere.
     for (const list of document.querySelectorAll('[role="listbox"]:not([tabindex])')) list.tabIndex = -1;

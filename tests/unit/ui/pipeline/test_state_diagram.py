@@ -8,13 +8,17 @@ import pytest
 
 from streaming.retry import TRANSITIONS, State
 from ui import strings
+from ui.pipeline.diagram_layouts import LANDSCAPE, PORTRAIT, DiagramLayout
 from ui.pipeline.state_diagram import Passage, state_diagram_html
 
 PAIRS = {(before, after) for (before, _), after in TRANSITIONS.items() if before != after}
 
 
-def draw(*states: State) -> str:
-    return state_diagram_html([Passage(state) for state in states])
+def draw(*states: State, layout: DiagramLayout = LANDSCAPE) -> str:
+    drawn = state_diagram_html([Passage(state) for state in states])
+    found = re.search(rf'<svg class="sg-machine sg-{layout.name}".*?</svg>', drawn)
+    assert found
+    return found[0]
 
 
 @pytest.mark.parametrize("state", get_args(State))
@@ -25,15 +29,17 @@ def test_diagram_marks_only_present_state(state: State) -> None:
     assert present == [(state, strings.STATES[state])]
 
 
-def test_diagram_has_one_arrow_and_one_reason_per_transition() -> None:
-    drawn = draw("idle")
+@pytest.mark.parametrize("layout", [LANDSCAPE, PORTRAIT])
+def test_diagram_has_one_arrow_and_one_reason_per_transition(layout: DiagramLayout) -> None:
+    drawn = draw("idle", layout=layout)
     assert drawn.count("marker-end") == len(PAIRS)
     reasons = re.findall(r'class="sg-reason"[^>]*>([^<]+)<', drawn)
     assert sorted(reasons) == sorted(strings.TRANSITIONS[pair] for pair in PAIRS)
 
 
-def test_diagram_lines_are_horizontal_or_vertical() -> None:
-    paths = re.findall(r'<path d="(M[^"]+)" marker-end', draw("idle"))
+@pytest.mark.parametrize("layout", [LANDSCAPE, PORTRAIT])
+def test_diagram_lines_are_horizontal_or_vertical(layout: DiagramLayout) -> None:
+    paths = re.findall(r'<path d="(M[^"]+)" marker-end', draw("idle", layout=layout))
     assert len(paths) == len(PAIRS)
     assert all(re.fullmatch(r"M\d+ \d+([HV]\d+)+", path) for path in paths)
 

@@ -27,8 +27,8 @@ def test_sample_run_shows_headline_decision_table_charts_and_report(tmp_path: Pa
     assert (
         shown.headline.startswith("**") and "Failed: sim:flaky (simulated) 14 of 48" in shown.headline.splitlines()[0]
     )
-    assert shown.lead.startswith("### Decision") and "### Objectives" in shown.lead
-    assert "### Provenance" in shown.texts[-1] and "### Decision" not in shown.texts[-1]
+    assert shown.lead.startswith("## Decision") and "## Objectives" in shown.lead
+    assert "## Provenance" in shown.texts[-1] and "## Decision" not in shown.texts[-1]
     assert "Objectives missed" in shown.head and "144 trials" in shown.head and "2026-11-29 08:19 UTC" in shown.head
     assert shown.charts >= 4 and not shown.error
     assert strings.SAMPLE_NOTE in shown.head, "a visitor is told that it is an example"
@@ -93,7 +93,7 @@ def test_run_whose_rows_are_lost_says_so(tmp_path: Path, finished: int, words: s
 
 def test_run_with_some_rows_lost_shows_the_others(tmp_path: Path) -> None:
     shown = show_run(copy_sample(tmp_path, "some", trials_finished=150))
-    assert "150 trials were run; the rows of 6 are missing" in shown.headline and "### Decision" in shown.lead
+    assert "150 trials were run; the rows of 6 are missing" in shown.headline and "## Decision" in shown.lead
 
 
 def test_run_that_is_being_written_shows_its_trials_so_far(tmp_path: Path) -> None:
