@@ -84,19 +84,19 @@ setup-servers:
 demo: setup
 	$(BIN)/python app.py --port $(PORT)
 
-# Each part runs to its end whatever becomes of the other.
+# Both parts at once, for one in a browser waits much; each runs to its end whatever becomes of the other.
 test: setup-dev setup-browser setup-servers
-	@$(MAKE) --no-print-directory --keep-going test-services test-page
+	@$(MAKE) --no-print-directory --keep-going --jobs 2 test-services test-page
 
 # Tests start hundreds of processes: where Python is told to keep no bytecode, each would compile the whole project anew.
 test-services test-page: export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: test-services test-page
 test-services: setup-dev setup-servers
-	$(BIN)/python -m pytest tests/unit tests/integration -n 5 --dist worksteal --durations=10
+	$(BIN)/python -m pytest tests/unit tests/integration -n 3 --dist worksteal --durations=10
 
 test-page: setup-dev setup-browser setup-servers
-	$(BIN)/python -m pytest tests/e2e -n 4 --dist worksteal --durations=5
+	$(BIN)/python -m pytest tests/e2e -n 3 --dist worksteal --durations=5 --verbose
 
 check: lint
 	$(BIN)/python -m pytest tests/unit -q -n 2 --dist worksteal

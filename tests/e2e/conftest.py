@@ -4,6 +4,7 @@ import json
 import shutil
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -166,15 +167,14 @@ def context(profile: BrowserContext) -> Iterator[BrowserContext]:
     profile.clear_permissions()
 
 
-@pytest.fixture(params=[(1280, 860)], ids=["desktop"])
-def chat(request: pytest.FixtureRequest, context: BrowserContext, service: ServiceUnderTest) -> Iterator[ChatPage]:
-    """Open a fresh page, and check afterwards what it did.
+@contextmanager
+def watched_chat(context: BrowserContext, address: str, width: int, height: int) -> Iterator[ChatPage]:
+    """Open a fresh page, yield it, and check afterwards what it did.
 
     It sent no request to another origin, raised no script error, and received no error response.
 
     Requests that the page's content security policy blocks in the browser do not count.
     """
-    width, height = request.param
     page = context.new_page()
     page.set_viewport_size({"width": width, "height": height})
     requests: list[Request] = []
@@ -183,16 +183,23 @@ def chat(request: pytest.FixtureRequest, context: BrowserContext, service: Servi
     page.on("response", lambda response: answered.append(response))
     page.on("request", lambda sent: requests.append(sent))
     page.on("pageerror", lambda error: broken.append(str(error)))
-    yield ChatPage(page).open(service.address)
+    yield ChatPage(page).open(address)
     page.close()
-    own = (f"{service.address}/", "data:", "blob:")
+    own = (f"{address}/", "data:", "blob:")
     assert any(sent.url.startswith(own[0]) for sent in requests), "the recorder of requests works"
     assert [sent.url for sent in requests if not sent.url.startswith(own) and sent.failure != "csp"] == []
     assert broken == []
     # Gradio sends the page's rejection of an empty or long message as status 422.
     # Images come from a model's answer, which may name any URL.
-    unfit = (422, f"{service.address}/gradio_api/queue/join")
+    unfit = (422, f"{address}/gradio_api/queue/join")
     own_use = [
         (entry.status, entry.url.partition("?")[0]) for entry in answered if entry.request.resource_type != "image"
     ]
     assert [entry for entry in own_use if entry[0] >= 400 and entry != unfit] == []
+
+
+@pytest.fixture(params=[(1280, 860)], ids=["desktop"])
+def chat(request: pytest.FixtureRequest, context: BrowserContext, service: ServiceUnderTest) -> Iterator[ChatPage]:
+    """Open a page for one test; see `watched_chat`."""
+    with watched_chat(context, service.address, *request.param) as chat:
+        yield chat

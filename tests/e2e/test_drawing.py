@@ -1,13 +1,16 @@
 """Answers as a reader sees them: tables, formulas, tasks, lists, directions, code and images."""
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Locator
+from playwright.sync_api import Browser, Locator
 
 from tests.e2e.canned_upstream import CannedUpstream
 from tests.e2e.chat_page import ANSWERS, ChatPage
+from tests.e2e.conftest import watched_chat
+from tests.e2e.service import ServiceUnderTest
 
 QUESTION = "Draw everything."
 MARKDOWN = """
@@ -69,16 +72,24 @@ def style(element: Locator, name: str) -> Any:
     return element.evaluate("(element, name) => getComputedStyle(element)[name]", name)
 
 
-@pytest.fixture
-def answer(chat: ChatPage, canned_upstream: CannedUpstream) -> Locator:
-    """Ask for an answer with everything in it, in small pieces; return its element once it has ended."""
+@pytest.fixture(scope="module", params=[pytest.param((1280, 860), id="desktop")])
+def drawn_chat(
+    request: pytest.FixtureRequest, browser: Browser, service: ServiceUnderTest, canned_upstream: CannedUpstream
+) -> Iterator[ChatPage]:
+    """Open one page for all tests that only look at an answer, with everything in it, which came in small pieces."""
     canned_upstream.words[QUESTION] = [{"content": MARKDOWN[i : i + 7]} for i in range(0, len(MARKDOWN), 7)]
-    chat.choose("LM Studio")
-    chat.ask(QUESTION)
-    chat.wait_for_end()
-    drawn = chat.page.locator(ANSWERS).last
-    drawn.locator(".sg-blocked").wait_for()
-    return drawn
+    with browser.new_context() as context, watched_chat(context, service.address, *request.param) as chat:
+        chat.choose("LM Studio")
+        chat.ask(QUESTION)
+        chat.wait_for_end()
+        chat.page.locator(ANSWERS).last.locator(".sg-blocked").wait_for()
+        yield chat
+
+
+@pytest.fixture
+def answer(drawn_chat: ChatPage) -> Locator:
+    """Return the answer's element."""
+    return drawn_chat.page.locator(ANSWERS).last
 
 
 def test_formulas_are_typeset_and_prices_are_text(answer: Locator) -> None:
@@ -94,7 +105,7 @@ def test_table_keeps_its_alignment_and_scrolls_inside_the_answer(answer: Locator
     assert table.evaluate("t => t.tabIndex === 0")
 
 
-@pytest.mark.parametrize("chat", [pytest.param((390, 844), id="phone")], indirect=True)
+@pytest.mark.parametrize("drawn_chat", [pytest.param((390, 844), id="phone")], indirect=True)
 def test_wide_table_on_a_phone_scrolls_and_breaks_no_word(answer: Locator) -> None:
     table = answer.locator("table").first
     assert table.evaluate("t => t.scrollWidth > t.clientWidth")
@@ -122,8 +133,8 @@ def test_image_of_another_host_is_replaced_by_its_words_and_address(answer: Loca
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_code_is_coloured_with_enough_contrast(answer: Locator, chat: ChatPage, theme: str) -> None:
-    chat.page.evaluate("dark => document.body.classList.toggle('dark', dark)", theme == "dark")
+def test_code_is_coloured_with_enough_contrast(answer: Locator, drawn_chat: ChatPage, theme: str) -> None:
+    drawn_chat.page.evaluate("dark => document.body.classList.toggle('dark', dark)", theme == "dark")
     for language in ("python", "ts", "json"):
         code = answer.locator(f"code.language-{language}")
         ratios = code.evaluate(CONTRASTS)
@@ -131,9 +142,9 @@ def test_code_is_coloured_with_enough_contrast(answer: Locator, chat: ChatPage, 
         assert min(ratios) >= 4.5, language
 
 
-def test_text_without_code_has_the_full_colour_of_the_page(answer: Locator, chat: ChatPage) -> None:
+def test_text_without_code_has_the_full_colour_of_the_page(answer: Locator, drawn_chat: ChatPage) -> None:
     paragraph = answer.locator("p", has_text="It costs")
-    assert style(paragraph, "color") == style(chat.page.locator("body"), "color")
+    assert style(paragraph, "color") == style(drawn_chat.page.locator(".gradio-container").first, "color")
     opacities = paragraph.evaluate(
         "e => { const all = []; for (; e; e = e.parentElement) all.push(getComputedStyle(e).opacity); return all; }"
     )
