@@ -98,6 +98,15 @@ class ChatPage:
         self.page.get_by_role("tab", name=name, exact=True).click()
         return self.page.locator(f"#sg-tab-{name.lower()}")
 
+    def choose_scenario(self, kind: str, label: str) -> None:
+        """Select a scenario of another kind than the selected one in the Pipeline tab."""
+        tab, picker = self.page.locator("#sg-tab-pipeline"), self.page.locator("#sg-scenario input")
+        before = picker.input_value()
+        tab.get_by_label(kind, exact=True).check()
+        expect(picker).not_to_have_value(before)
+        picker.click()
+        self.page.get_by_role("option", name=label, exact=True).click()
+
     def set_model(self, name: str) -> None:
         """Fill in the model's name, and wait until the next message would be sent with it."""
         field = self.page.locator("#sg-model input")

@@ -110,6 +110,7 @@ def test_focus_after_answer_or_stop_returns_to_input(chat: ChatPage) -> None:
     expect(page.locator("body")).to_be_focused()
 
     tab = chat.open_tab("Pipeline")
+    chat.choose_scenario("Broken", SCENARIO_LABELS["fault-no-response"])  # which runs into a timeout several times
     run = tab.get_by_role("button", name="Run", exact=True)
     run.click()
     tab.locator("#sg-run-stop").click()

@@ -97,12 +97,7 @@ def test_pipeline_fault_scenario_shows_retrying_state(chat: ChatPage) -> None:
         ("Broken", "fault-html-200", ["fallback", "failed"]),
     )
     for kind, scenario, states in cases:
-        picker = tab.locator("#sg-scenario input")
-        before = picker.input_value()
-        tab.get_by_label(kind, exact=True).check()
-        expect(picker).not_to_have_value(before)
-        picker.click()
-        chat.page.get_by_role("option", name=SCENARIO_LABELS[scenario], exact=True).click()
+        chat.choose_scenario(kind, SCENARIO_LABELS[scenario])
         tab.get_by_role("button", name="Run").click()
         machine = tab.locator("svg.sg-landscape")
         expect(machine).to_have_attribute("data-state", states[-1], timeout=chat.patience_s * 1000)
