@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+import struct
 import threading
 import zlib
 from collections.abc import Callable, Iterator
@@ -22,23 +23,36 @@ A = b"A" * 65_536
 TEXT = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m"}
 
 
-def _event(text: str, finish: str | None = None) -> bytes:
+def _event(text: str, finish: str | None = None, name: str = "c") -> bytes:
     choice = {"index": 0, "delta": {"content": text}, "finish_reason": finish}
-    return b"data: " + json.dumps({**TEXT, "choices": [choice]}).encode() + b"\n\n"
+    return b"data: " + json.dumps({**TEXT, "id": name, "choices": [choice]}).encode() + b"\n\n"
 
 
 def _packed(head: bytes, coding: bytes, data: bytes) -> Iterator[bytes]:
     yield head + b"Content-Encoding: %b\r\nContent-Length: %d\r\n\r\n" % (coding, len(data)) + data
 
 
-def _gzip(piece: bytes, count: int) -> bytes:
-    packer = zlib.compressobj(9, zlib.DEFLATED, 31)
-    return b"".join(packer.compress(piece) for _ in range(count)) + packer.flush()
+def _gzip(*parts: tuple[bytes, int]) -> bytes:
+    """Compress pieces with gzip, each so many times in a row: the block of a piece is made once, and repeated."""
+    packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    result, check, size = b"\x1f\x8b\x08\0\0\0\0\0\0\xff", 0, 0
+    for piece, count in parts:
+        result += (packer.compress(piece) + packer.flush(zlib.Z_FULL_FLUSH)) * count
+        for _ in range(count):
+            check = zlib.crc32(piece, check)
+        size += len(piece) * count
+    return result + packer.flush() + struct.pack("<LL", check, size)
 
 
 def _bytewise() -> Iterator[bytes]:
     yield b"HTTP/1.1 200 OK\r\nX: "
     yield from repeat(b"A", 120_000)
+
+
+def _letters() -> Iterator[bytes]:
+    yield HEAD + b"\r\n"
+    yield from repeat(_event("a") * 400, 200)
+    yield from repeat(_event("a", name="c" * 1000) * 60)
 
 
 def _page_then(rest: Callable[[], Iterator[bytes]]) -> Callable[[bool], Iterator[bytes]]:
@@ -62,14 +76,14 @@ def _bombs() -> dict[str, bytes]:
     crowd = b'{"x":[' + b"{}," * (5 * MEGABYTE) + b"{}]}"
     event = b'data: {"x":[' + b"{}," * MEGABYTE + b"{}]}\n\n"
     return {
-        "zeros": _gzip(zeros, 200),
-        "comments": _gzip(b":\n" * 500_000, 200),
-        "texts": _gzip(_event("word " * 20) * 5_000, 200),
+        "zeros": _gzip((zeros, 200)),
+        "comments": _gzip((b":\n" * 500_000, 10), ((b":" + b" " * 998 + b"\n") * 1000, 190)),
+        "texts": _gzip((_event("word " * 20) * 5_000, 200)),
         "deflate": zlib.compress(zeros * 200),
         "brotli": brotli.compress(zeros * 200, quality=1),
-        "twice": gzip.compress(_gzip(zeros, 200)),
-        "crowd": _gzip(crowd, 1),
-        "crowded event": _gzip(event, 1),
+        "twice": gzip.compress(_gzip((zeros, 200))),
+        "crowd": _gzip((crowd, 1)),
+        "crowded event": _gzip((event, 1)),
     }
 
 
@@ -104,9 +118,13 @@ KINDS: dict[str, Callable[[bool], Iterator[bytes]]] = {
     "a crowd of objects": _page_then(lambda: _packed(JSON, b"gzip", _bombs()["crowd"])),
     "a crowd of objects in an event": _bomb("crowded event"),
     "endless words": _endless(HEAD + b"\r\n", _event("word " * 200) * 60),
-    "endless single letters": _endless(HEAD + b"\r\n", _event("a") * 400),
+    "endless single letters": lambda _: _letters(),
 }
-"""Chat completions that are not read to their end."""
+"""Chat completions that are not read to their end.
+
+Comments and letters begin with megabytes of the shortest ones, which take the longest to decode, and go on with longer
+ones: to the limit, which counts bytes, the shortest alone would take seconds.
+"""
 AFTER = {
     "endless bytes after the end": _endless(HEAD + b"\r\n" + _event("Hi.", "stop") + b"data: [DONE]\n\n", b":" + A)
 }

@@ -53,33 +53,38 @@ class Served:
             lines = [line[6:] for line in response.read().decode().splitlines() if line.startswith("data: {")]
         return [json.loads(line) for line in lines]
 
-    def worst_health_cpu_s(self) -> float:
-        """Return how long the service's loop computed at most while /healthz waited, since the last call, in seconds.
+    def ask_watched(self, provider: str) -> tuple[list[dict[str, object]], float, int]:
+        """Do the same; return also the worst latency of /healthz meanwhile, and the growth of the memory in bytes.
 
-        What else runs on the machine does not add to it.
+        The latency is how long the service's loop computed at most while /healthz waited, in seconds: what else runs
+        on the machine does not add to it.
         """
         assert self.watch.stdin is not None and self.watch.stdout is not None  # they are pipes
-        self.watch.stdin.write(b"\n")
+        self.forget_peak()
+        before = self.rss()
+        self.watch.stdin.write(b"begin\n")
         self.watch.stdin.flush()
-        return float(self.watch.stdout.readline())
+        events = self.ask(provider)
+        self.watch.stdin.write(b"end\n")
+        self.watch.stdin.flush()
+        return events, float(self.watch.stdout.readline()), self.rss("VmHWM") - before
 
 
 WATCH = """
 import select, sys, urllib.request
-worst_s = 0.0
 def cpu_s():
     with open(f"/proc/{sys.argv[2]}/schedstat") as file:
         return int(file.read().split()[0]) / 1e9
-while True:
-    begun_s = cpu_s()
-    with urllib.request.urlopen(sys.argv[1], timeout=60) as response:
-        response.read()
-    worst_s = max(worst_s, cpu_s() - begun_s)
-    if select.select([sys.stdin], [], [], 0.02)[0]:
-        if not sys.stdin.readline():
-            break
-        print(worst_s, flush=True)
-        worst_s = 0.0
+while sys.stdin.readline():
+    worst_s, ended = 0.0, False
+    while not ended:
+        begun_s = cpu_s()
+        with urllib.request.urlopen(sys.argv[1], timeout=60) as response:
+            response.read()
+        worst_s = max(worst_s, cpu_s() - begun_s)
+        ended = select.select([sys.stdin], [], [], 0.02)[0]
+    sys.stdin.readline()
+    print(worst_s, flush=True)
 """
 """A process of its own: the threads of this one wait for each other."""
 
@@ -101,11 +106,7 @@ def served() -> Iterator[Served]:
 @pytest.mark.parametrize("provider", [*(f"openai:{kind}" for kind in KINDS), *(f"ollama:{kind}" for kind in LINES)])
 def test_endless_response_is_abandoned_with_bounded_memory_and_latency(served: Served, provider: str) -> None:
     served.hostile.requests.clear()
-    served.forget_peak()
-    before = served.rss()
-    served.worst_health_cpu_s()
-    events = served.ask(provider)
-    worst_s, grown = served.worst_health_cpu_s(), served.rss("VmHWM") - before
+    events, worst_s, grown = served.ask_watched(provider)
     (error,) = [event["error"] for event in events if isinstance(event.get("error"), dict)]
     assert isinstance(error, dict) and error["type"] == "protocol", error
     assert grown < MAX_GROWTH_BYTES, f"{grown / MEGABYTE:.0f} MB"
@@ -116,12 +117,9 @@ def test_endless_response_is_abandoned_with_bounded_memory_and_latency(served: S
 
 def test_data_after_answer_end_is_not_read(served: Served) -> None:
     (kind,) = AFTER
-    served.forget_peak()
-    before = served.rss()
-    served.worst_health_cpu_s()
-    events = served.ask(f"openai:{kind}")
-    assert served.worst_health_cpu_s() < MAX_HEALTH_CPU_S
-    assert served.rss("VmHWM") - before < MAX_GROWTH_BYTES
+    events, worst_s, grown = served.ask_watched(f"openai:{kind}")
+    assert worst_s < MAX_HEALTH_CPU_S
+    assert grown < MAX_GROWTH_BYTES
     assert any(event.get("finish_reason") == "stop" for event in events)
 
 
