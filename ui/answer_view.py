@@ -210,10 +210,12 @@ class AnswerView:
         return stage_strip.figures_html(reading, self._clock_text(), no_price)
 
     def _clock_text(self) -> str:
+        if self.ended:
+            return ""
         if (left_s := self._retry_left_s(self._now_s)) is not None:
             return f"{left_s:.1f} {strings.LEFT}"
         text = html.format_clock(self._now_s - self._stages.since_s)
-        count = self._gaps_s.count_stalls(self._now_s, live=not self.ended)
+        count = self._gaps_s.count_stalls(self._now_s)
         return f"{text} · {html.format_number(count, strings.STALLS)}" if count else text
 
     def messages(self) -> list[HistoryMessage]:
@@ -310,8 +312,8 @@ class _ArrivalGaps:
         self._last_s: float | None = None
         self._gaps_s: list[float] = []
 
-    def count_stalls(self, now: float, *, live: bool) -> int:
-        """Return the number of stalls so far; while the answer is `live`, the silence since the last piece counts."""
+    def count_stalls(self, now: float) -> int:
+        """Return the number of stalls so far; the silence since the last piece counts."""
         if self._probe is None:
             return 0
         for timed in self._probe.source[self._read :]:
@@ -320,6 +322,6 @@ class _ArrivalGaps:
                     self._gaps_s.append(timed.at_s - self._last_s)
                 self._last_s = timed.at_s
         self._read = len(self._probe.source)
-        silence = [now - self._last_s] if live and self._last_s is not None else []
+        silence = [now - self._last_s] if self._last_s is not None else []
         count, _ = stalls([*self._gaps_s, *silence])
         return count or 0

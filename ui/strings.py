@@ -371,7 +371,7 @@ NO_RUN = "There is no such run any more: choose another."
 RUN_GONE = "The run cannot be read: {reason} (press Refresh, or choose another)."
 NO_RUNS = (
     "No run of yours is here yet. Make one, and press Refresh: "
-    "`python -m evaluation run --providers local --strategies direct --repeats 3 --out out/first`."
+    "`python -m evaluation run --providers local --strategies direct --repeats 3 --out out/first`"
 )
 REFRESH = "Refresh"
 RUN_STATES = {

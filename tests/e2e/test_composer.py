@@ -17,6 +17,12 @@ UNDO_RECORDER = """() => {
     .observe(undo, { attributes: true });
 }"""
 """Counts how often the button that undoes a clear is hidden."""
+REASON_IS_WHOLE = """() => {
+  const reason = document.querySelector("#sg-stage .sg-extra");
+  return reason?.textContent.includes("Retry 1 of 3")
+    && reason.getBoundingClientRect().bottom <= reason.closest("ol").getBoundingClientRect().bottom + 1;
+}"""
+"""Returns whether the page shows all of why a request is sent again."""
 
 
 def test_message_typed_during_answer_is_kept_and_clear_can_be_undone(chat: ChatPage) -> None:
@@ -24,12 +30,14 @@ def test_message_typed_during_answer_is_kept_and_clear_can_be_undone(chat: ChatP
     chat.choose_endless_answer()
     chat.ask("One")
     chat.wait_for_text()
+    expect(chat.page.locator("#sg-chat .message-buttons-left").last).to_be_hidden()
     place = chat.stop.bounding_box()
     chat.box.fill("Two")
     chat.box.press("Enter")
     expect(chat.page.locator("#sg-hint")).to_contain_text("An answer is still coming")
     chat.stop.click()
     assert chat.wait_for_end() == "Stopped"
+    expect(chat.page.locator("#sg-chat .message-buttons-left").last).to_be_visible()
     expect(chat.box).to_have_value("Two")
     send = chat.page.locator("#sg-message button.submit-button").bounding_box()
     assert place and send and abs(place["x"] - send["x"]) < 1 and abs(place["width"] - send["width"]) < 1
@@ -79,7 +87,7 @@ def test_retry_that_is_cleared_before_it_is_asked_leaves_the_page_empty_and_can_
 
 
 @pytest.mark.parametrize("chat", [pytest.param((390, 844), id="phone")], indirect=True)
-def test_choices_on_a_phone_are_whole_and_the_outcome_is_seen_beside_the_buttons(chat: ChatPage) -> None:
+def test_choices_outcome_and_reason_of_a_retry_are_whole_on_a_phone(chat: ChatPage) -> None:
     for name in ("provider", "model", "strategy"):
         assert chat.page.locator(f"#sg-{name} input").evaluate(IN_WINDOW), name
     rows = [chat.page.locator(f"#sg-{name}").bounding_box() for name in ("provider", "model", "strategy", "badge")]
@@ -93,3 +101,7 @@ def test_choices_on_a_phone_are_whole_and_the_outcome_is_seen_beside_the_buttons
     expect(chat.titles.last).to_have_attribute("aria-expanded", "true")
     outcome, strip = (chat.stage.locator(name).bounding_box() for name in (".sg-now", "ol"))
     assert outcome and strip and outcome["y"] + outcome["height"] <= strip["y"] + strip["height"] + 1
+    chat.set_model("fault-503-once")
+    chat.ask("And now?")
+    chat.page.wait_for_function(REASON_IS_WHOLE)
+    assert chat.wait_for_end() == "Done"

@@ -22,9 +22,12 @@ if not gr.__version__.startswith(f"{GRADIO_VERSION}."):
 
 _TAKE_SENT = """(now, sent) => {
   const rest = (now ?? "").startsWith(sent) ? now.slice(sent.length) : now;
-  return [window.streamgaugeConversation.keepSent(sent, rest), %s];
+  return [window.streamgaugeConversation.keepSent(sent, rest), ...%s];
 }"""
-"""Takes the sent message out of its box, keeps what was typed since, and shows that the answer has been asked for."""
+"""Takes the sent message out of its box, keeps what was typed since, and shows that the answer has been asked for.
+
+The figures of the answer before are taken away: its clock and its stalls are no news of this one.
+"""
 
 CurrentHistory = Callable[[list[Any], gr.Request], list[Any]]
 """Returns the part of the history that belongs to the current conversation."""
@@ -43,8 +46,8 @@ class StreamedChatInterface(gr.ChatInterface):
       during a clear may still be in it; if `fn` yields nothing, the page stays as it is.
     - `_message_as_message_dict`, `_pop_last_user_message`: the user's messages are shown as plain text, and read back.
 
-    The first of the additional outputs shows the stage. A value in `resumed` makes the page go on with an answer that
-    another page has left. `answered` are the events that stream an answer: they can be
+    The first of the additional outputs shows the stage, the third the figures. A value in `resumed` makes the page
+    go on with an answer that another page has left. `answered` are the events that stream an answer: they can be
     followed and cancelled.
     """
 
@@ -70,9 +73,10 @@ class StreamedChatInterface(gr.ChatInterface):
             trigger_mode="multiple",
             **event_options(),
         )
-        stage = self.additional_outputs[0]
-        asked = json.dumps(stage_strip.strip_html([], strings.STAGES["connecting"], kind="busy"))
-        sent.success(None, [box, copy], [box, stage], js=_TAKE_SENT % asked, trigger_mode="multiple")
+        strip = stage_strip.strip_html([], strings.STAGES["connecting"], kind="busy")
+        asked = json.dumps([strip, stage_strip.figures_html(None)])
+        emptied: list[Any] = [box, self.additional_outputs[0], self.additional_outputs[2]]
+        sent.success(None, [box, copy], emptied, js=_TAKE_SENT % asked, trigger_mode="multiple")
         shown = sent.success(
             self._append_message_to_history, [saved, state], self.chatbot, trigger_mode="multiple", **at_once
         )

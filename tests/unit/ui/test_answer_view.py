@@ -38,6 +38,8 @@ def test_strip_keeps_times_of_passed_stages_and_labels_wait_as_chosen() -> None:
         view.refresh(READING, 104.04)
         assert "<b>2.0 s</b>" in view.strip_html() and "<strong>Streaming</strong>" in view.strip_html()
         assert 'data-values="2.0 s|1.61 s||' in view.figures_html(), "the clock of the stage, then the metrics"
+        view.close(RECEIPT, 105.0)
+        assert 'data-values="|' in view.figures_html(), "no clock is left for the stage line of the next answer"
 
 
 def test_view_refreshes_once_an_interval_within_a_stage() -> None:
