@@ -1,9 +1,14 @@
-"""Description of the machine, package versions and git commit that a measurement depends on."""
+"""Description of the machine, package versions and git commit that a measurement depends on.
+
+Versions and commit are those of the first call: a process goes on with the code that it has imported.
+"""
 
 import importlib.metadata
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +22,11 @@ _PACKAGES = (
 
 def describe_machine() -> dict[str, Any]:
     """Return the manifest's keys `versions`, `machine` and `git_commit`."""
-    return {"versions": _package_versions(), "machine": _machine_info(), "git_commit": _read_git_commit()}
+    return {"versions": dict(_package_versions()), "machine": _machine_info(), "git_commit": _read_git_commit()}
 
 
-def _package_versions() -> dict[str, str]:
+@cache
+def _package_versions() -> Mapping[str, str]:
     versions = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:
@@ -46,6 +52,7 @@ def _machine_info() -> dict[str, Any]:
     }
 
 
+@cache
 def _cpu_model() -> str | None:
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
@@ -61,20 +68,22 @@ def _memory_bytes() -> int | None:
         return None
 
 
+@cache
 def _read_git_commit() -> str | None:
-    """Return this project's git commit, with `-dirty` appended if files differ; None outside a git checkout."""
+    """Return this project's git commit, with `-dirty` appended if files differ; None outside a git checkout.
+
+    The index is not locked for it: a process that is killed meanwhile would leave the lock.
+    """
     root = Path(__file__).resolve().parent.parent.parent
     if not (root / ".git").exists():
         return None
+    words = "git --no-optional-locks status --porcelain=v2 --branch --untracked-files=no"
     try:
-        done = subprocess.run(
-            ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"],
-            cwd=root,
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=False,
-        )
+        done = subprocess.run(words.split(), cwd=root, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.strip() or None
+    heads = [line for line in done.stdout.splitlines() if line.startswith("# ")]
+    commit = next((line.rpartition(" ")[2] for line in heads if line.startswith("# branch.oid ")), None)
+    if commit is None or commit == "(initial)":
+        return None
+    return f"{commit}-dirty" if len(heads) < len(done.stdout.splitlines()) else commit
