@@ -92,12 +92,15 @@ async def read_answer(answer: ClientAnswerStream) -> list[Event]:
 def ask_service(
     service: ScriptedService, *, resume: bool = False, **options: Any
 ) -> tuple[list[Event], ClientAnswerStream]:
-    async def main() -> tuple[list[Event], ClientAnswerStream]:
-        async with SSEClient(URL, transport=service, **options) as client:
-            answer = client.stream(message="Hi", resume=resume)
-            return await read_answer(answer), answer
+    return run_on_virtual_time(ask_within(service, resume=resume, **options))
 
-    return run_on_virtual_time(main())
+
+async def ask_within(
+    service: ScriptedService, *, resume: bool = False, **options: Any
+) -> tuple[list[Event], ClientAnswerStream]:
+    async with SSEClient(URL, transport=service, **options) as client:
+        answer = client.stream(message="Hi", resume=resume)
+        return await read_answer(answer), answer
 
 
 def test_client_reads_answer_as_events() -> None:
@@ -168,16 +171,19 @@ def test_cut_without_resume_raises_and_sends_no_second_request(frames: int, brea
 
 
 def test_cut_with_resume_anywhere_yields_same_answer() -> None:
-    data = wire_events.encode_sse(wire_events.COMPLETE_EVENTS)
-    named = len(wire_events.encode_sse(wire_events.COMPLETE_EVENTS[:1]))
-    for cut_at in range(named, len(data) + 1):
-        service = ScriptedService(resuming_service(wire_events.COMPLETE_EVENTS, cut_at=[cut_at]))
-        events, answer = ask_service(service, resume=True)
-        assert (events, answer.content) == (wire_events.PARSED_EVENTS, wire_events.TEXT), cut_at
-        assert all(method == "POST" for method, _, _ in service.request_summaries[:1])
-        for method, path, last_id in service.request_summaries[1:]:
-            assert (method, path) == ("GET", f"/api/chat/stream/{wire_events.ID}")
-            assert last_id is not None
+    async def main() -> None:
+        data = wire_events.encode_sse(wire_events.COMPLETE_EVENTS)
+        named = len(wire_events.encode_sse(wire_events.COMPLETE_EVENTS[:1]))
+        for cut_at in range(named, len(data) + 1):
+            service = ScriptedService(resuming_service(wire_events.COMPLETE_EVENTS, cut_at=[cut_at]))
+            events, answer = await ask_within(service, resume=True)
+            assert (events, answer.content) == (wire_events.PARSED_EVENTS, wire_events.TEXT), cut_at
+            assert all(method == "POST" for method, _, _ in service.request_summaries[:1])
+            for method, path, last_id in service.request_summaries[1:]:
+                assert (method, path) == ("GET", f"/api/chat/stream/{wire_events.ID}")
+                assert last_id is not None
+
+    run_on_virtual_time(main())
 
 
 def test_cut_before_stream_id_raises_even_with_resume() -> None:

@@ -1,5 +1,6 @@
 """Tests of the event schema: events of the page's own controls pass, and values that name a file do not."""
 
+import itertools
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -99,39 +100,43 @@ def test_component_without_rule_makes_its_functions_unreachable() -> None:
     assert run_on_virtual_time(main()).functions == {1}
 
 
-def files() -> Iterator[Any]:
-    for path in ("/etc/hostname", "/proc/self/environ", "/root/.bashrc", "settings.py", "http://127.0.0.1:9/x"):
-        data = {"path": path, "meta": {"_type": "gradio.FileData"}}
-        yield from (data, [data], {"a": data}, {**data, "orig_name": "x", "url": path, "is_stream": True})
-        yield from ({"path": path}, {"url": path}, {"url": path, "meta": {"_type": "gradio.FileData"}})
-        yield {"__type__": "update", "value": data}
-        yield {"text": "hi", "files": [data]}
-        yield {"video": data, "subtitles": None}
-        yield [{**TURN, "content": content} for content in (data, [data], [{"type": "file", "file": data}], [[data]])]
-        yield [{**TURN, "content": [{"type": "text", "text": data}]}]
-        yield [{**TURN, "content": [{"type": "component", "component": "image", "value": data}]}]
-        yield [{**TURN, "metadata": {"title": data}}]
-        yield [{**TURN, "metadata": data}]
-        yield [{**TURN, "options": [{"label": data, "value": data}]}]
-        yield [{**TURN, "file": data}]
-        yield [[data, data]]
-        yield [(path,)]
+PATHS = ("/etc/hostname", "/proc/self/environ", "/root/.bashrc", "settings.py", "http://127.0.0.1:9/x")
 
 
-FILES = list(files())
+def make_files(path: str) -> Iterator[Any]:
+    """Yield a path as a file in every shape that a component may take."""
+    data = {"path": path, "meta": {"_type": "gradio.FileData"}}
+    yield from (data, [data], {"a": data}, {**data, "orig_name": "x", "url": path, "is_stream": True})
+    yield from ({"path": path}, {"url": path}, {"url": path, "meta": {"_type": "gradio.FileData"}})
+    yield {"__type__": "update", "value": data}
+    yield {"text": "hi", "files": [data]}
+    yield {"video": data, "subtitles": None}
+    yield [{**TURN, "content": content} for content in (data, [data], [{"type": "file", "file": data}], [[data]])]
+    yield [{**TURN, "content": [{"type": "text", "text": data}]}]
+    yield [{**TURN, "content": [{"type": "component", "component": "image", "value": data}]}]
+    yield [{**TURN, "metadata": {"title": data}}]
+    yield [{**TURN, "metadata": data}]
+    yield [{**TURN, "options": [{"label": data, "value": data}]}]
+    yield [{**TURN, "file": data}]
+    yield [[data, data]]
+    yield [(path,)]
+
+
+FILES = [list(make_files(path)) for path in PATHS]
 
 
 def test_value_that_names_a_file_is_rejected_in_every_input(page: gr.Blocks, schema: EventSchema) -> None:
+    paths = itertools.cycle(FILES)  # every input gets every shape, with one path after the other
     tried = 0
     for number in page.fns:
         event = make_valid_event(page, number)
         for place in range(len(event["data"])):
-            for file in FILES:
+            for file in next(paths):
                 assert_rejected(
                     schema, {**event, "data": [file if n == place else one for n, one in enumerate(event["data"])]}
                 )
                 tried += 1
-        for file in FILES:
+        for file in next(paths):
             for about in (file, {"index": 0, "value": file}, {"index": file, "value": "x"}):
                 assert_rejected(schema, {**event, "event_data": about})
             assert_rejected(schema, {**event, "event_data": {"index": 0, "value": {"text": "x", "files": [file]}}})
