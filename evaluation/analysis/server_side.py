@@ -84,6 +84,8 @@ def server_loads(run: Run) -> list[ServerLoad]:
 
     Providers that are asked at the same level share it: a server does not say whose its requests are.
     """
+    if not len(run.server):
+        return []
     return [load for level, cell in _by_level(run) if (load := _server_load(run, level, cell)) is not None]
 
 
@@ -145,6 +147,8 @@ def _counter_change(server: pd.DataFrame, column: str, from_s: float, to_s: floa
 
 def ttft_parts(run: Run) -> list[TTFTParts]:
     """Return where the time to first token went, for each provider and level whose server says anything of it."""
+    if not len(run.server) and run.trials[["server_prefill_s", "server_queue_s"]].isna().all(axis=None):
+        return []
     result = []
     names = list(dict.fromkeys(run.trials["name"]))
     for level, cell in _by_level(run):

@@ -162,7 +162,10 @@ def transport_differences(run: Run) -> list[Difference]:
 def _iter_differences(
     run: Run, trials: pd.DataFrame, by: str, values: list[str], columns: tuple[str, ...]
 ) -> Iterator[Difference]:
+    if len(values) < 2:
+        return
     within = ("block", "prompt_id", *(column for column in ("strategy", "transport") if column != by))
+    trials = trials[["name", by, *within, *columns]]
     for name in trial_names.names_in_order(run, trials["name"]):
         own = trials[trials["name"] == name]
         for pair in combinations(values, 2):

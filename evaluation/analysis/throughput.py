@@ -30,6 +30,11 @@ from evaluation.scenario import full_name
 from evaluation.tables import Run
 
 _RESUMED = re.compile(r"-r(\d+)$")
+_LOAD_COLUMNS = (
+    "run_id", "sitting", "load_name", "level", "prompt_id", "outcome", "is_good", "token_source", "input_tokens",
+    "output_tokens", "start_s", "first_s", "end_s", "ttft_s", "ttft_total_s", "e2e_s",
+)  # fmt: skip
+"""What a level is computed from: selecting rows of the whole table takes longer than the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +200,7 @@ def load_levels(run: Run, objectives: Sequence[Objective] | None = None) -> list
         objectives = parse_slo(",".join(texts)) if texts else ()
     names = _load_names(run)
     trials = run.trials.assign(load_name=names, is_good=meets_objectives(run, objectives))
-    trials = add_times(trials, run.events)
+    trials = add_times(trials, run.events)[list(_LOAD_COLUMNS)]
     planned = run.manifest.get("scenario", {}).get("providers", [])
     seen = list(dict.fromkeys(names))
     ordered = sorted(seen, key=lambda name: planned.index(name) if name in planned else len(planned))

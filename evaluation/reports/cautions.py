@@ -22,11 +22,18 @@ MIN_TOKENS_PER_CHUNK = 1.5
 MIN_LATE_FAILURES = 3
 MIN_LATE_SHARE = 0.8
 """A provider of whose last trials so many failed, and no earlier one, is said to have failed from then on."""
+_COLUMNS = (
+    "name", "outcome", "block", "level", "length", "ttft_s", "ttfot_s", "cached_tokens", "input_tokens",
+    "output_tokens", "thinking_tokens", "token_source", "chunks", "tokens_per_chunk", "refused_starts",
+    "refused_wait_s", "model_served",
+)  # fmt: skip
+"""What cautions are about: selecting rows of the whole table takes longer than all of them."""
 
 
 def iter_cautions(run: Run, groups: Sequence[Group], comparisons: Sequence[ProviderComparison]) -> Iterator[str]:
     """Yield the cautions as sentences; names must be escaped for the output format."""
     trials, names = summary.named_trials(run)
+    trials = trials[[column for column in trials if column in _COLUMNS]]
     done = trials[trials["outcome"] == "completed"]
     cells = [(display_name(name), done[done["name"] == name]) for name in names if (done["name"] == name).any()]
     yield from _cache_cautions(groups, comparisons)

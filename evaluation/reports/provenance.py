@@ -106,8 +106,9 @@ def _origin_lines(run: Run) -> Iterator[str]:
 
 def _peer_address_lines(run: Run) -> Iterator[str]:
     """Yield a line for each provider and transport whose connections were not all taken by the same address."""
-    for (name, _), rows in trial_names.add_name_column(run.trials).groupby(["name", "transport"], sort=False):
-        counts = rows["peer_address"].dropna().value_counts()
+    cells = trial_names.add_name_column(run.trials).groupby(["name", "transport"], sort=False)
+    for (name, _), addresses in cells["peer_address"]:
+        counts = addresses.dropna().value_counts()
         if len(counts) > 1:
             words = ", ".join(f"{address} ({count} of {counts.sum()})" for address, count in counts.items())
             yield f"- {display_name(str(name))} was reached at different addresses: {words} (column `peer_address`)"
@@ -116,7 +117,8 @@ def _peer_address_lines(run: Run) -> Iterator[str]:
 def _server_timing_lines(run: Run) -> Iterator[str]:
     """Yield a line for each provider that reports its own timings: its time to the first token beside ours."""
     parts = ["server_queue_s", "server_load_s", "server_prefill_s"]
-    rows = run.trials[run.trials["server_prefill_s"].notna() & run.trials["ttft_s"].notna()]
+    is_known = run.trials["server_prefill_s"].notna() & run.trials["ttft_s"].notna()
+    rows = run.trials.loc[is_known, ["provider", "model", "ttft_s", *parts]]
     names = rows["provider"].astype("string") + (":" + rows["model"].astype("string")).fillna("")
     for name, found in rows.groupby(names, sort=False):
         server_s, ours_s = found[parts].fillna(0.0).sum(axis=1), found["ttft_s"]
@@ -218,17 +220,17 @@ def _other_measurement_notes(facts: dict[str, Any]) -> Iterator[str]:
 
 def disturbance_note(run: Run) -> str | None:
     """Return a note on the trials that the instrument itself disturbed; None if there are none."""
-    flagged = run.trials[run.trials["disturbed"].fillna(False)]
-    if not len(flagged):
+    merged_reads = run.trials.loc[run.trials["disturbed"].fillna(False), "merged_reads"]
+    if not len(merged_reads):
         return None
-    merged = int((flagged["merged_reads"].fillna(0) > 0).sum())
+    merged = int((merged_reads.fillna(0) > 0).sum())
     why = [f"{merged} had reads that may contain several sends, with the timestamp of the last one"] if merged else []
-    if late := len(flagged) - merged:
+    if late := len(merged_reads) - merged:
         why.append(
             f"{late} had timestamps taken by the event loop, which was over "
             f"{formatting.format_ms(interference.DISTURBED_LAG_S)} ms late"
         )
-    return f"{len(flagged)} of {len(run.trials)} trials were disturbed by the instrument itself: {'; '.join(why)}"
+    return f"{len(merged_reads)} of {len(run.trials)} trials were disturbed by the instrument itself: {'; '.join(why)}"
 
 
 def _timestamp_notes(run: Run) -> Iterator[str]:
@@ -244,8 +246,13 @@ def _source_notes(run: Run) -> Iterator[str]:
     """Yield lines on the transports of a run for which the arrival from the provider is known, and is not."""
     if "kind" in run.manifest:  # a load test or a replay, which have no such end
         return
-    done = run.trials[(run.trials["outcome"] == "completed") & run.trials["transport"].ne(IN_PROCESS)]
-    known = done.groupby("transport", observed=True)["delay_mean_s"].count() > 0
+    is_beyond = (run.trials["outcome"] == "completed") & run.trials["transport"].ne(IN_PROCESS)
+    known = (
+        run.trials.loc[is_beyond, ["transport", "delay_mean_s"]]
+        .groupby("transport", observed=True)["delay_mean_s"]
+        .count()
+        > 0
+    )
     if names := ", ".join(known.index[known]):
         yield (
             f"- arrival from the provider over {names}: as the pipeline of the service saw it, on this machine's "
