@@ -13,7 +13,7 @@ EXAMPLES = (
     "Explain photosynthesis to a child.",
 )
 PLACEHOLDER = "Ask anything…"
-PLACEHOLDER_BUSY = "Stop, or Esc, ends the answer"
+PLACEHOLDER_BUSY = "Stop or Esc ends it"
 
 SETTINGS = "Settings"
 PROVIDER = "Provider"

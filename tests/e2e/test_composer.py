@@ -104,4 +104,5 @@ def test_choices_outcome_and_reason_of_a_retry_are_whole_on_a_phone(chat: ChatPa
     chat.set_model("fault-503-once")
     chat.ask("And now?")
     chat.page.wait_for_function(REASON_IS_WHOLE)
+    assert chat.box.evaluate("(box) => box.scrollHeight <= box.clientHeight + 1"), "the hint in it takes one line"
     assert chat.wait_for_end() == "Done"
