@@ -267,11 +267,8 @@ def scenario_differences(a: Run, b: Run) -> list[str]:
     first, second = a.manifest.get("scenario", {}), b.manifest.get("scenario", {})
     if not first or not second:
         return []
-    result = [
-        f"{key.replace('_', ' ')}: {first.get(key)} in A, {second.get(key)} in B"
-        for key in _SCENARIO_KEYS
-        if first.get(key) != second.get(key)
-    ]
+    settings = [(key, _setting_text(first.get(key)), _setting_text(second.get(key))) for key in _SCENARIO_KEYS]
+    result = [f"{key.replace('_', ' ')}: {in_a} in A, {in_b} in B" for key, in_a, in_b in settings if in_a != in_b]
     thinking_s = [of.get("think_s") or 0.0 for of in (first, second)]
     if thinking_s[0] != thinking_s[1]:
         result.append(f"think s: {thinking_s[0]:g} in A, {thinking_s[1]:g} in B")
@@ -280,6 +277,14 @@ def scenario_differences(a: Run, b: Run) -> list[str]:
         common = sum(prompts[1].get(id_) == sent for id_, sent in prompts[0].items())
         result.append(f"prompts: {len(prompts[0])} in A, {len(prompts[1])} in B, {common} in both")
     return result
+
+
+def _setting_text(value: object) -> str:
+    """Return a setting of a scenario in words; an empty list is one that was not given."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    text = ", ".join(map(str, value)) if isinstance(value, list) else value
+    return "not given" if text in (None, "") else str(text)
 
 
 def _sent_by(prompt: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -66,11 +66,10 @@ def comparison_notes(comparison: RunComparison, escape: Escape) -> Iterable[str]
     """Yield the verdict, an explanation of the table, and what is not alike in the runs; names are escaped."""
     claims = [change for change in comparison.changes if change.comparisons]
     yield from (_claim_text(change, escape) for change in claims)
-    yield (
-        f"Only {_metrics_text(claims)} makes claims: of comparisons of equal runs at most 1 in 20 names a difference. "
-        "The other metrics are exploratory. Intervals cover the variation between trials, not a difference between the "
-        "two occasions; differences below 1 ms or 2 % count as equal."
-    )
+    if not comparison.changes:
+        yield "Nothing is compared: the runs have no provider and strategy in common."
+    else:
+        yield _describe_table(claims)
     for difference in comparison.differences:
         yield f"Not alike: {escape(difference)}."
     for name, cells in (("A", comparison.only_a), ("B", comparison.only_b)):
@@ -78,6 +77,14 @@ def comparison_notes(comparison: RunComparison, escape: Escape) -> Iterable[str]
             yield f"Only in {name}: {', '.join(_cell_text(cell, escape) for cell in cells)}."
     for line in throughput.describe_load_changes(comparison.loads, escape):
         yield f"{line}."
+
+
+def _describe_table(claims: list[MetricChange]) -> str:
+    return (
+        f"Only {_metrics_text(claims)} makes claims: of comparisons of equal runs at most 1 in 20 names a difference. "
+        "The other metrics are exploratory. Intervals cover the variation between trials, not a difference between the "
+        "two occasions; differences below 1 ms or 2 % count as equal."
+    )
 
 
 def _metrics_text(claims: list[MetricChange]) -> str:

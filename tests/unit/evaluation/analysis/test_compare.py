@@ -117,6 +117,24 @@ def test_different_scenarios_and_model_serveds_are_said(tmp_path: Path) -> None:
     assert "Not alike: max tokens: 128 in A, 7 in B." in notes
 
 
+def test_runs_with_nothing_in_common_and_settings_are_described_in_words(tmp_path: Path) -> None:
+    a, b = write_run(tmp_path / "a"), write_run(tmp_path / "b")
+    for folder, chosen in (
+        (a, {"transport": ["in-process"], "warm": False, "effort": []}),
+        (b, {"transport": ["sse"]}),
+    ):
+        facts = json.loads((folder / "manifest.json").read_text())
+        kept = {key: value for key, value in facts["scenario"].items() if key not in {"warm", "effort"}}
+        facts["scenario"] = kept | chosen
+        (folder / "manifest.json").write_text(json.dumps(facts))
+    first, second = tables.load(a), tables.load(b)
+    result = compare.compare(first, replace(second, trials=second.trials.assign(provider="sim:other")))
+    notes = list(reports_compare.comparison_notes(result, to_line))
+    assert notes[0] == "Nothing is compared: the runs have no provider and strategy in common."
+    assert "Not alike: transport: in-process in A, sse in B." in notes
+    assert "Not alike: warm: no in A, not given in B." in notes and not any("effort" in note for note in notes)
+
+
 def test_too_few_trials_give_no_verdict(tmp_path: Path) -> None:
     few = PROMPTS[:2]
     result = change_of_metric(
