@@ -118,7 +118,7 @@ def test_different_scenarios_and_model_serveds_are_said(tmp_path: Path) -> None:
 
 
 def test_runs_with_nothing_in_common_and_settings_are_described_in_words(tmp_path: Path) -> None:
-    a, b = write_run(tmp_path / "a"), write_run(tmp_path / "b")
+    a, b = write_run(tmp_path / "a"), write_run(tmp_path / "b", providers=("sim:other",))
     for folder, chosen in (
         (a, {"transport": ["in-process"], "warm": False, "effort": []}),
         (b, {"transport": ["sse"]}),
@@ -127,8 +127,7 @@ def test_runs_with_nothing_in_common_and_settings_are_described_in_words(tmp_pat
         kept = {key: value for key, value in facts["scenario"].items() if key not in {"warm", "effort"}}
         facts["scenario"] = kept | chosen
         (folder / "manifest.json").write_text(json.dumps(facts))
-    first, second = tables.load(a), tables.load(b)
-    result = compare.compare(first, replace(second, trials=second.trials.assign(provider="sim:other")))
+    result = compare_folders(a, b)
     notes = list(reports_compare.comparison_notes(result, to_line))
     assert notes[0] == "Nothing is compared: the runs have no provider and strategy in common."
     assert "Not alike: transport: in-process in A, sse in B." in notes
