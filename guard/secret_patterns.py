@@ -39,6 +39,15 @@ EMPHASIS = r"(?:\*\*|\*\Z|~~|~\Z|`)"
 
 It excludes single marks, which may be arithmetic operators, and line ends, because tables list numbers in columns.
 """
+_JOINTS = {
+    "": "",
+    BREAK: rf"[{_MARKS}]{{0,3}}+(?:{_LINE_END})?+",
+    EMPHASIS: f"{EMPHASIS}?+",
+}
+"""The expressions for what may split a secret, or for nothing: a break's is shorter than `BREAK?+` and matches the same.
+
+They stand hundreds of times in the whole expression, and every process compiles it at its start.
+"""
 _SPLIT = re.compile(rf"[{_MARKS}\r\n]")
 
 
@@ -331,7 +340,7 @@ def _build_expression(shapes: Sequence[SecretPattern], last: bool) -> str:
     end = "" if last else r"\Z"
     trees: dict[tuple[str, str], list[_Rest]] = {}
     for shape in shapes:
-        joint = f"{shape.splits}?+" if shape.splits else ""
+        joint = _JOINTS[shape.splits]
         # `before` can be checked only when more text is available.
         not_last = rf"(?!{joint}\Z)" if shape.before and not last else ""
         ending = f"{shape.before}{not_last}(?P<{shape.name}>)"
