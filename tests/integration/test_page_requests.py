@@ -23,7 +23,7 @@ from ui.request_filter.middleware import TABLE
 
 ROOT = Path(__file__).parents[2]
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-CANARY = "CANARY0f3b"
+CANARY, SECRET = "CANARY0f3b", "not-to-be-seen-0001"
 FILES = ("/etc/hostname", "/proc/self/environ", str(ROOT / "settings.py"), str(ROOT / ".gitignore"), "settings.py")
 
 
@@ -44,8 +44,19 @@ def filled(path: str) -> str:
 
 @pytest.fixture(scope="module")
 def service() -> Iterator[RunningService]:
-    with started_with_page(API_KEYS="", SECRET_TOKEN=f"{CANARY}-own-secret") as running:
+    """Run one service for all tests; what it wrote to its end is checked after the last one."""
+    with started_with_page(API_KEYS="", SECRET_TOKEN=SECRET) as running:
         yield running
+        assert running.stop_and_wait() in (0, -signal.SIGTERM)
+        check_log(running)
+        assert running.printed() == ""
+
+
+def check_log(service: RunningService) -> None:
+    """Assert that the log so far is lines of JSON with neither a visitor's text nor the service's secret."""
+    output = service.stderr_text()
+    assert all(isinstance(json.loads(line), dict) for line in output.splitlines())
+    assert CANARY not in output and SECRET not in output
 
 
 def ask(service: RunningService, method: str, path: str, **other: Any) -> httpx2.Response:
@@ -112,7 +123,8 @@ def hostile(path: str) -> Iterator[Any]:
 
 def test_page_functions_never_serve_file(service: RunningService) -> None:
     config = ask(service, "GET", "/config").json()
-    secrets = [part for part in (*os.environ.values(), Path("/etc/hostname").read_text().strip()) if len(part) > 12]
+    values = (*os.environ.values(), Path("/etc/hostname").read_text().strip(), SECRET)
+    secrets = [part for part in values if len(part) > 12]
     tried, leaked = 0, []
     with httpx2.Client(base_url=service.address, timeout=120) as client:
         for event in config["dependencies"]:
@@ -177,13 +189,8 @@ def junk(service: RunningService) -> None:
             connection.recv(100)
 
 
-def test_log_is_json_lines_without_user_input() -> None:
-    with started_with_page(SECRET_TOKEN="not-to-be-seen-0001") as service:
-        junk(service)
-        assert ask(service, "GET", "/healthz").status_code == 200
-        assert service.stop_and_wait() in (0, -signal.SIGTERM)
-        output, printed = service.stderr_text(), service.printed()
-    assert output and all(isinstance(json.loads(line), dict) for line in output.splitlines())
-    assert printed == ""
-    assert CANARY not in output and "not-to-be-seen" not in output
-    assert "output of a library" in output, "what the library printed came through the log"
+def test_log_is_json_lines_without_user_input(service: RunningService) -> None:
+    junk(service)
+    assert ask(service, "GET", "/healthz").status_code == 200
+    check_log(service)
+    assert "output of a library" in service.stderr_text(), "what the library printed came through the log"
