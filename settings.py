@@ -209,6 +209,13 @@ def _parse_root_path(value: str) -> str:
     return value
 
 
+def _parse_switch(value: str) -> bool:
+    if value.lower() not in ("on", "off"):
+        raise invalid_value(value, "on or off")
+    return value.lower() == "on"
+
+
+Switch = Annotated[bool, PlainValidator(_parse_switch)]
 _Names = Annotated[frozenset[str], PlainValidator(lambda text: frozenset(split_list(text)))]
 _Origins = Annotated[
     frozenset[str], PlainValidator(lambda text: frozenset(entry.rstrip("/").lower() for entry in split_list(text)))
@@ -258,6 +265,8 @@ class Settings(VariableModel):
     """A TOML file whose facts about services and models override the built-in ones."""
     model_path: str | None = Field(None, validation_alias="STREAMGAUGE_MODEL")
     """A GGUF file that replaces the packaged local model; None for the packaged one."""
+    preloads_model: Switch = Field(True, validation_alias="PRELOAD_MODEL")
+    """Whether the service loads the local model at its start, and not with the first request for it."""
     recordings_folder: str | None = Field(None, validation_alias="RECORDINGS_DIR")
     """A folder to which the service writes the traces of every answer; None records nothing."""
     feedback_folder: str | None = Field(None, validation_alias="FEEDBACK_DIR")

@@ -16,7 +16,7 @@ from guard.identity import ApiKeys, parse_keys
 from guard.secret_patterns import TERM_CHARS
 from guard.text_normalization import normalize
 from guard.validation import RULES, STRICT, InputLimits, Rule
-from settings import NO_VARIABLES, VariableModel, invalid_value, whole_number_parser
+from settings import NO_VARIABLES, Switch, VariableModel, invalid_value, whole_number_parser
 from streaming.errors import UsageError
 
 T = TypeVar("T")
@@ -24,18 +24,11 @@ T = TypeVar("T")
 DEFAULT_RATE = parse("10/minute")
 DEFAULT_PAGE_RATE = parse("60/minute")
 _MAX_REQUESTS = 100_000
-_SWITCHES = {"on": True, "off": False}
 _VALIDATION_MODES = {"default": InputLimits(), "strict": STRICT}
 _NO_RULES: frozenset[Rule] = frozenset()
 MAX_BODY_BYTES = 2**30
 MAX_JSON_DEPTH = 500
 """The deepest configurable JSON nesting. Deeper JSON would exhaust the parser's stack."""
-
-
-def _parse_switch(value: str) -> bool:
-    if value.lower() not in _SWITCHES:
-        raise invalid_value(value, "on or off")
-    return _SWITCHES[value.lower()]
 
 
 def _parse_validation(value: str) -> InputLimits:
@@ -132,7 +125,6 @@ def _count(most: int) -> PlainValidator:
     return PlainValidator(whole_number_parser(1, most))
 
 
-_Switch = Annotated[bool, PlainValidator(_parse_switch)]
 _Rate = Annotated[RateLimitItem | None, PlainValidator(_parse_rate)]
 _File = Annotated[Path, PlainValidator(_parse_file)]
 _Count = Annotated[int | None, _or_off(whole_number_parser(1, 10**12))]
@@ -168,16 +160,16 @@ class GuardVariables(VariableModel):
     max_turns: Annotated[int | None, _count(100_000)] = Field(None, validation_alias="MAX_TURNS")
     max_body_bytes: Annotated[int | None, _count(MAX_BODY_BYTES)] = Field(None, validation_alias="MAX_BODY_BYTES")
     max_json_depth: Annotated[int | None, _count(MAX_JSON_DEPTH)] = Field(None, validation_alias="MAX_JSON_DEPTH")
-    content_filter: _Switch = Field(True, validation_alias="CONTENT_FILTER")
+    content_filter: Switch = Field(True, validation_alias="CONTENT_FILTER")
     blocklist: _File = Field(DEFAULT_BLOCKLIST, validation_alias="BLOCKLIST")
-    output_filter: _Switch = Field(True, validation_alias="OUTPUT_FILTER")
+    output_filter: Switch = Field(True, validation_alias="OUTPUT_FILTER")
     output_banned: Annotated[tuple[str, ...], PlainValidator(_parse_terms)] = Field(
         (), validation_alias="OUTPUT_BANNED"
     )
     output_banned_file: Annotated[tuple[str, ...], PlainValidator(_read_terms_file)] = Field(
         (), validation_alias="OUTPUT_BANNED_FILE"
     )
-    budgets: _Switch = Field(True, validation_alias="BUDGETS")
+    budgets: Switch = Field(True, validation_alias="BUDGETS")
     budget_tokens_per_caller: _Count = Field(None, validation_alias="BUDGET_TOKENS_PER_CALLER")
     budget_tokens_total: _Count = Field(None, validation_alias="BUDGET_TOKENS_TOTAL")
     budget_usd_per_caller: _Usd = Field(None, validation_alias="BUDGET_USD_PER_CALLER")

@@ -256,8 +256,9 @@ class ProviderRegistry:
         return self._local
 
     def preload_local_model(self) -> None:
-        """Start loading the local model in the background."""
-        self.local_model.start()
+        """Start loading the local model in the background, unless the settings leave that to its first request."""
+        if self._settings.preloads_model:
+            self.local_model.start()
 
     async def aclose(self) -> None:
         """Close all adapters and the local model. The registry must not be used afterwards."""

@@ -9,11 +9,13 @@ from typing import Any
 import httpx
 import pytest
 
+from providers import ProviderRegistry
 from providers.local import model_file
 from providers.local.model import LocalModel
 from settings import Settings
 from streaming.errors import ModelLoadError
 from streaming.events import Finish
+from tests.asgi_server import serve_providers
 from tests.integration.test_local import SHORT_REQUEST, run_answer
 from tests.service_process import run_service_process
 
@@ -112,3 +114,19 @@ def test_unloadable_model_is_reported_by_healthz_and_transports(tmp_path: Path) 
     assert chat[0] >= 500 and chat[1]["error"]["type"] == "model_load"
     assert completion[0] >= 500 and completion[1]["error"]["code"] == "model_load"
     assert after == (200, {**before[1], "local_model": "failed", "local_model_error": "model_load"})
+
+
+@pytest.mark.parametrize("preload", ["on", "off"])
+def test_model_is_loaded_at_the_start_or_by_the_first_request_for_it(preload: str) -> None:
+    async def main() -> list[str]:
+        async with (
+            serve_providers(ProviderRegistry(Settings({"PRELOAD_MODEL": preload}))) as port,
+            httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as http,
+        ):
+            before = await http.get("/healthz")
+            body = {"message": "Hi", "provider": "local", "stream": False, "max_tokens": 1}
+            assert (await http.post("/api/chat", json=body)).status_code == 200
+            return [reply.json()["local_model"] for reply in (before, await http.get("/healthz"))]
+
+    before, after = asyncio.run(main())
+    assert (before == "idle") == (preload == "off") and after == "ready"
