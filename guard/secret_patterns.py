@@ -44,7 +44,7 @@ _JOINTS = {
     BREAK: rf"[{_MARKS}]{{0,3}}+(?:{_LINE_END})?+",
     EMPHASIS: f"{EMPHASIS}?+",
 }
-"""The expressions for what may split a secret, or for nothing; a break's is shorter than `BREAK?+` and matches the same.
+"""The expressions for what may split a secret, or for nothing. That of a break is shorter than `BREAK?+`, and equal.
 
 They stand hundreds of times in the whole expression, and every process compiles it at its start.
 """
