@@ -6,14 +6,14 @@ from contextlib import aclosing
 from typing import Any, TypeVar
 
 import pytest
-from hypothesis import given
+from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
 from streaming import strategies
 from streaming.delivery import QUEUE_SIZE, Delivery
 from streaming.events import Event, Finish, GrammarError, Notice, TextDelta, ThinkingDelta, TimedEvent
 from streaming.replay import replay
-from tests.unit.streaming.test_strategies import NAMES, event_streams
+from tests.unit.streaming.test_strategies import NAMES, STREAMS, event_streams
 from tests.virtual_time import loop_clock, run_on_virtual_time
 
 END = Finish("stop")
@@ -55,15 +55,17 @@ def run_and_check_tasks(main: Coroutine[Any, Any, T], start_s: float = 0.0) -> T
     return run_on_virtual_time(run_checked(), start_s=start_s)
 
 
-@pytest.mark.parametrize("name", NAMES)
 @given(event_streams())
-def test_live_and_replayed_delivery_are_equal(name: str, timed: list[TimedEvent]) -> None:
-    async def live() -> list[TimedEvent]:
+@settings(max_examples=STREAMS)
+def test_live_and_replayed_delivery_are_equal(timed: list[TimedEvent]) -> None:
+    async def live(name: str) -> list[TimedEvent]:
         now = loop_clock()
         async with aclosing(make_delivery(TimedSource(timed), name)) as events:
             return [TimedEvent(now(), event) async for event in events]
 
-    assert run_and_check_tasks(live(), timed[0].at_s) == list(replay(timed, strategies.parse(name).build()))
+    for name in NAMES:
+        replayed = list(replay(timed, strategies.parse(name).build()))
+        assert run_and_check_tasks(live(name), timed[0].at_s) == replayed, name
 
 
 def steady_events(count: int, gap_s: float = 0.02) -> list[TimedEvent]:
@@ -260,26 +262,30 @@ class RecordingSink:
         return self.received
 
 
-@pytest.mark.parametrize("name", NAMES)
 @given(event_streams())
-def test_sink_receives_same_events_as_replay(name: str, timed: list[TimedEvent]) -> None:
-    async def main() -> list[TimedEvent]:
+@settings(max_examples=STREAMS)
+def test_sink_receives_same_events_as_replay(timed: list[TimedEvent]) -> None:
+    async def main(name: str) -> list[TimedEvent]:
         return await RecordingSink().read_delivery(make_delivery(TimedSource(timed), name))
 
-    assert run_and_check_tasks(main(), timed[0].at_s) == list(replay(timed, strategies.parse(name).build()))
+    for name in NAMES:
+        replayed = list(replay(timed, strategies.parse(name).build()))
+        assert run_and_check_tasks(main(name), timed[0].at_s) == replayed, name
 
 
-@pytest.mark.parametrize("name", NAMES)
 @given(event_streams(), st.floats(0.001, 3.0))
-def test_slow_sink_receives_everything_in_order(name: str, timed: list[TimedEvent], busy_s: float) -> None:
-    async def main() -> list[TimedEvent]:
+@settings(max_examples=STREAMS)
+def test_slow_sink_receives_everything_in_order(timed: list[TimedEvent], busy_s: float) -> None:
+    async def main(name: str) -> list[TimedEvent]:
         return await RecordingSink(busy_s).read_delivery(make_delivery(TimedSource(timed), name))
 
-    came = [timed.event for timed in run_and_check_tasks(main(), timed[0].at_s)]
-    assert came[-1] == timed[-1].event
-    for kind in (TextDelta, ThinkingDelta):
-        text = "".join(e.text for e in came if isinstance(e, kind))
-        assert text == "".join(t.event.text for t in timed if isinstance(t.event, kind))
+    for name in NAMES:
+        note(name)
+        came = [timed.event for timed in run_and_check_tasks(main(name), timed[0].at_s)]
+        assert came[-1] == timed[-1].event
+        for kind in (TextDelta, ThinkingDelta):
+            text = "".join(e.text for e in came if isinstance(e, kind))
+            assert text == "".join(t.event.text for t in timed if isinstance(t.event, kind))
 
 
 def test_reader_wakes_for_burst_but_not_for_sink_events() -> None:

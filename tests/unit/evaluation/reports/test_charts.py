@@ -51,9 +51,10 @@ def make_run(folder: Path, **changes: Any) -> tables.Run:
     return tables.from_journal(folder)
 
 
-@pytest.fixture
-def charts(tmp_path: Path) -> dict[str, Chart]:
-    return {view.id: view for view in reports_charts.build_charts(make_run(tmp_path, prompts=20))}
+@pytest.fixture(scope="module")
+def charts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Chart]:
+    run = make_run(tmp_path_factory.mktemp("run"), prompts=20)
+    return {view.id: view for view in reports_charts.build_charts(run)}
 
 
 def test_complete_run_has_every_chart(charts: dict[str, Chart]) -> None:
