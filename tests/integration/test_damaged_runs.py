@@ -5,7 +5,7 @@ import random
 import re
 import shutil
 from collections.abc import Iterator
-from copy import deepcopy
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +58,10 @@ def iter_paths(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]
 
 def change_manifest(at: tuple[Any, ...], *, value: Any = None, leave_out: bool = False) -> dict[str, Any]:
     """Return the sample's manifest with one field changed or removed."""
-    facts: dict[str, Any] = deepcopy(FACTS)
+    facts: dict[str, Any] = copy(FACTS)
     holder: Any = facts
-    for key in at[:-1]:
+    for key in at[:-1]:  # only what holds the field is copied: most of the manifest is the order of the trials
+        holder[key] = copy(holder[key])
         holder = holder[key]
     if leave_out:
         del holder[at[-1]]
