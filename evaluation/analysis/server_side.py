@@ -14,6 +14,10 @@ from evaluation.analysis.throughput import add_times
 from evaluation.tables import Run
 
 _SERVER_PARTS = ("server_queue_s", "server_load_s", "server_prefill_s")
+_COLUMNS = (
+    "name", "level", "outcome", "stamp_source", "ttft_s", "queue_s", "connect_s", "sent_monotonic_s", "end_s",
+    *_SERVER_PARTS,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +94,7 @@ def server_loads(run: Run) -> list[ServerLoad]:
 
 
 def _by_level(run: Run) -> Iterator[tuple[float | None, pd.DataFrame]]:
-    trials = add_times(run.trials, run.events)
+    trials = add_times(run.trials, run.events)[list(_COLUMNS)]
     trials = trials[trials["sent_monotonic_s"].notna()]
     if not run.is_sweep:
         yield None, trials

@@ -109,6 +109,10 @@ def round_values(values: Floats) -> list[float]:
     return [float(f"{value:.5g}") for value in values]
 
 
+SPEED_COLUMNS = ("prompt_id", "output_tps", "chars_per_s")
+"""The columns of trials that `median_speed_text` needs."""
+
+
 def median_speed_text(cell: pd.DataFrame) -> str:
     """Return the median throughput after the first token, in tokens/s if known, else in characters/s."""
     tps = statistics.column_median(cell, "output_tps")
@@ -163,6 +167,7 @@ def _strategy_chart(
 
 def cost_chart(done: pd.DataFrame, names: list[str]) -> Chart | None:
     """Return the chart of the cost of 1000 answers against throughput, or None if no trial has both."""
+    done = done[["name", "cost_usd", *SPEED_COLUMNS]]
     priced = done[done["cost_usd"].notna() & done["output_tps"].notna()]
     if not len(priced):
         return None
@@ -196,6 +201,7 @@ def timeline_chart(trials: pd.DataFrame, names: list[str], texts: pd.DataFrame) 
     """Return the timeline of stalls and of answers that were not completed, or None if there are none."""
     if not trials["sent_monotonic_s"].notna().any():
         return None
+    trials = trials[["trial_id", "name", "outcome", "sent_monotonic_s"]]
     start_s = trials["sent_monotonic_s"].min()
     sent_s = trials.set_index("trial_id")["sent_monotonic_s"] - start_s
     threshold_s = texts.groupby("trial_id")["gap_s"].median().map(stall_threshold_s)

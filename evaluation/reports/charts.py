@@ -18,6 +18,7 @@ from evaluation.reports.chart_kinds import (
     BOX_NOTE,
     MAX_LINES,
     MAX_POINTS,
+    SPEED_COLUMNS,
     Chart,
     Series,
     box,
@@ -84,6 +85,7 @@ def _answer_chart(run: Run, trials: pd.DataFrame, names: list[str]) -> Chart | N
     """Return the chart of the time to answer text, with a box for each provider, fresh and repeated prompts apart."""
     column = verdicts.first_text_column(run)
     trials = trial_names.add_population_column(run, trials[trials["outcome"] != "cancelled"])
+    trials = trials[["name", "population", "outcome", "prompt_id", column]]
     series, words, counts = [], [], []
     for name in names:
         for population in trial_names.populations(trials):
@@ -139,7 +141,8 @@ def _progress_chart(done: pd.DataFrame, names: list[str], texts: pd.DataFrame) -
     if not series:
         return None
     drawn = [n for n in names if any(one.name == display_name(n) for one in series)]
-    words = [f"{display_name(n)} {median_speed_text(done[done['name'] == n])}" for n in drawn]
+    speeds = done[["name", *SPEED_COLUMNS]]
+    words = [f"{display_name(n)} {median_speed_text(speeds[speeds['name'] == n])}" for n in drawn]
     unit = "tokens" if in_tokens else "characters"
     note = f"The first {MAX_LINES} answers of each; a flat section is a gap."
     note += " An answer's tokens are spread evenly over its text." if in_tokens else " Tokens are not known for all."

@@ -55,7 +55,7 @@ def _iter_cells(
     done: pd.DataFrame, names: Sequence[str], strategies: Sequence[str]
 ) -> Iterator[tuple[str, "pd.Series[float]"]]:
     """Yield the title of each provider and strategy, and the number of tokens of each of its answers by trial id."""
-    known = done[done["answer_tokens"].fillna(0) > 0]
+    known = done.loc[done["answer_tokens"].fillna(0) > 0, ["trial_id", "name", "strategy", "answer_tokens"]]
     for name in names:
         for strategy in strategies:
             own = known[(known["name"] == name) & (known["strategy"] == strategy)]
