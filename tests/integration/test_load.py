@@ -153,9 +153,10 @@ def test_levels_of_users_are_one_sweep_of_both_workers(simulator: str, tmp_path:
     assert [level["level"] for level in facts["load"]] == [2.0, 4.0] and len(facts["knees"]) == 1
     assert "openai:sim:steady: " in out
     lines = [json.loads(line) for line in (folder / "answers.jsonl").read_text().splitlines()]
-    kept = [line for line in lines if "trial_id" in line and not line["ramping"] and line["outcome"] != "open"]
-    assert {(line["worker"], line["level"]) for line in kept} == {(0, 2), (0, 4), (1, 2), (1, 4)}
-    assert facts["trials"] == len(kept)
+    answers = [line for line in lines if "trial_id" in line]
+    # Asked in a level, whenever they ended: on a busy machine a worker may finish none within one of them.
+    assert {(line["worker"], line["level"]) for line in answers} == {(0, 2), (0, 4), (1, 2), (1, 4)}
+    assert facts["trials"] == sum(not line["ramping"] and line["outcome"] != "open" for line in answers)
 
 
 def test_conversation_is_asked_turn_by_turn(url: str, tmp_path: Path) -> None:
