@@ -33,10 +33,13 @@ class ServiceUnderTest:
 
 @contextmanager
 def run_service(log: Path, variables: Mapping[str, str], *options: str) -> Iterator[ServiceUnderTest]:
-    """Start `app.py` with more variables and options; its standard error goes to `log`."""
+    """Start `app.py` with more variables and options; its standard error goes to `log`.
+
+    The local model is loaded with its first request, for most tests ask another one.
+    """
     with log.open("w") as stderr:
         command = [sys.executable, "app.py", "--port", "0", *options]
-        environment = {**os.environ, **variables}
+        environment = {**os.environ, "PRELOAD_MODEL": "off", **variables}
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=stderr, text=True)
         try:
             yield ServiceUnderTest(_read_address(process, log), process)
