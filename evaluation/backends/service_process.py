@@ -70,10 +70,11 @@ def running_service(
 def wait_for_local_model(url: str) -> None:
     """Wait until a service that has just started has loaded its local model, so that loading is not measured.
 
-    Waits for a minute at most: the model may still be downloading. Raises UsageError when the service does not answer.
+    Waits for three minutes at most, for the model may still be downloading, and not at all for a service that loads it
+    with its first request (`PRELOAD_MODEL=off`). Raises UsageError when the service does not answer.
     """
     until_s = monotonic() + _START_TIMEOUT_S
-    while json.loads(fetch(f"{url}/healthz"))["local_model"] in ("idle", "loading") and monotonic() < until_s:
+    while json.loads(fetch(f"{url}/healthz"))["local_model"] == "loading" and monotonic() < until_s:
         _pause.wait(0.1)
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from evaluation.backends.service_process import wait_for_local_model
 from providers import ProviderRegistry
 from providers.local import model_file
 from providers.local.model import LocalModel
@@ -16,6 +18,7 @@ from settings import Settings
 from streaming.errors import ModelLoadError
 from streaming.events import Finish
 from tests.asgi_server import serve_providers
+from tests.integration.raw_server import RawConnection, run_raw_server
 from tests.integration.test_local import SHORT_REQUEST, run_answer
 from tests.service_process import run_service_process
 
@@ -130,3 +133,18 @@ def test_model_is_loaded_at_the_start_or_by_the_first_request_for_it(preload: st
 
     before, after = asyncio.run(main())
     assert (before == "idle") == (preload == "off") and after == "ready"
+
+
+@pytest.mark.parametrize("states", [["loading", "loading", "ready"], ["loading", "failed"], ["idle"]])
+def test_start_is_awaited_only_while_the_model_is_loaded(states: list[str]) -> None:
+    left = iter(states)
+
+    async def answer(connection: RawConnection) -> None:
+        connection.send_response("application/json", json.dumps({"local_model": next(left)}).encode())
+
+    async def main() -> None:
+        async with run_raw_server(answer) as server:
+            await asyncio.to_thread(wait_for_local_model, f"http://127.0.0.1:{server.port}")
+
+    asyncio.run(main())
+    assert next(left, None) is None, "it was asked until then"
