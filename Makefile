@@ -93,7 +93,7 @@ test-services test-page: export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: test-services test-page
 test-services: setup-dev setup-servers
-	$(BIN)/python -m pytest tests/unit tests/integration -n 3 --dist worksteal --durations=10
+	$(BIN)/python -m pytest tests/unit tests/integration -n 4 --dist worksteal --durations=10
 
 test-page: setup-dev setup-browser setup-servers
 	$(BIN)/python -m pytest tests/e2e -n 3 --dist worksteal --durations=5 --verbose

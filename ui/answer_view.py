@@ -221,11 +221,15 @@ class AnswerView:
     def messages(self) -> list[HistoryMessage]:
         """Return the messages that the answer has added to the conversation so far."""
         ending = [self._ending] if self._ending and not self._blind else []
-        return [*(self._block_message(block) for block in self._blocks), *ending]
+        blocks = (self._block_message(block) for block in self._blocks)
+        return [*(message for message in blocks if message is not None), *ending]
 
-    def _block_message(self, block: _TextBlock) -> HistoryMessage:
+    def _block_message(self, block: _TextBlock) -> HistoryMessage | None:
+        """Return the message of a block; None while nothing of it can be drawn."""
         if block.ended_s is None and not self.ended:
             drawable = escape_prose(to_drawable(block.text))
+            if not drawable.strip():
+                return None
             if not block.thinking:
                 return assistant_message(drawable)
             return assistant_message(drawable, title=strings.THINKING_NOW, status="pending")

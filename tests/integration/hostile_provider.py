@@ -29,7 +29,7 @@ def _event(text: str, finish: str | None = None, name: str = "c") -> bytes:
 
 
 def _packed(head: bytes, coding: bytes, data: bytes) -> Iterator[bytes]:
-    yield head + b"Content-Encoding: %b\r\nContent-Length: %d\r\n\r\n" % (coding, len(data)) + data
+    yield head + b"Connection: close\r\nContent-Encoding: %b\r\nContent-Length: %d\r\n\r\n" % (coding, len(data)) + data
 
 
 def _gzip(*parts: tuple[bytes, int]) -> bytes:

@@ -170,16 +170,20 @@ class ChatHandlers:
         """Close the session of a closed page."""
         await self._answer_service.page_sessions.close(request.session_hash)
 
-    def validate(self, text: str, request: gr.Request) -> dict[str, Any]:
-        """Return Gradio's validation result for a message; an invalid one stays in its textbox."""
+    async def validate(self, text: str, conversation: str | None, request: gr.Request) -> tuple[Any, Any]:
+        """Return Gradio's validation results for a message and its conversation; an invalid one stays in its textbox.
+
+        The message may arrive before the event by which the page opens its conversation.
+        """
         problem = message_error(text, self._answer_service.limits)
-        slot, now = self._get_session(request).slot(SLOT), self._answer_service.clock()
+        page_session = self._get_session(request)
+        await self._answers.show(conversation, page_session)
+        slot, now = page_session.slot(SLOT), self._answer_service.clock()
         if problem is None and slot.is_sending(now):
             problem = strings.BUSY
         if problem is None:
             slot.begin_request(now)
-        verdict: dict[str, Any] = gr.validate(problem is None, problem or "")
-        return verdict
+        return gr.validate(problem is None, problem or ""), gr.validate(True, "")
 
     async def set_key(self, provider: str | None, key: str | None, request: gr.Request) -> tuple[str, str, str]:
         """Store the user's API key; return the provider's badge, an empty textbox, and the change for the page.

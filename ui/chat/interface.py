@@ -46,7 +46,8 @@ class StreamedChatInterface(gr.ChatInterface):
       during a clear may still be in it; if `fn` yields nothing, the page stays as it is.
     - `_message_as_message_dict`, `_pop_last_user_message`: the user's messages are shown as plain text, and read back.
 
-    The first of the additional outputs shows the stage, the third the figures. A value in `resumed` makes the page
+    The last of the additional inputs is the conversation, which the validator gets too. The first of the additional
+    outputs shows the stage, the third the figures. A value in `resumed` makes the page
     go on with an answer that another page has left. `answered` are the events that stream an answer: they can be
     followed and cancelled.
     """
@@ -66,8 +67,8 @@ class StreamedChatInterface(gr.ChatInterface):
         at_once: dict[str, Any] = {"queue": False, **event_options()}
         copy = gr.Textbox("", visible=HIDDEN_IN_DOM, elem_id="sg-sent")
         sent = box.submit(
-            lambda text: (text, text),
-            box,
+            lambda text, _conversation: (text, text),
+            [box, self.additional_inputs[-1]],
             [saved, copy],
             validator=self.validator,
             trigger_mode="multiple",

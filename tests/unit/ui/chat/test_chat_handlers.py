@@ -1,7 +1,7 @@
 """Tests of the chat tab's event handlers without a browser, on virtual time."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
 from itertools import pairwise
 from typing import Any
@@ -62,8 +62,8 @@ class ChatPageDriver:
     async def frames(self, *arguments: Any, **other: Any) -> list[ChatUpdate]:
         return [frame async for frame in self.ask(*arguments, **other)]
 
-    async def late_frames(self) -> list[ChatUpdate]:
-        return [frame async for frame in self.run_ask()]
+    async def late_frames(self, **other: Any) -> list[ChatUpdate]:
+        return [frame async for frame in self.run_ask(**other)]
 
 
 def answer_text(frame: ChatUpdate) -> str:
@@ -389,23 +389,24 @@ def test_clear_of_running_answer_can_be_undone_and_leaves_it_cut() -> None:
     assert shown[-1]["metadata"]["title"] == strings.OUTCOMES["truncated"]
 
 
-def begin_message(page: ChatPageDriver) -> None:
-    assert page.chat.validate("Count.", page.request)["is_valid"]
+async def begin_message(page: ChatPageDriver, conversation: str = CONVERSATION) -> None:
+    verdict, _ = await page.chat.validate("Count.", conversation, page.request)
+    assert verdict["is_valid"]
 
 
-def begin_retry(page: ChatPageDriver) -> None:
+async def begin_retry(page: ChatPageDriver) -> None:
     page.chat.begin_retry(page.request)
 
 
 @pytest.mark.parametrize("begin", [begin_message, begin_retry])
 def test_question_that_is_begun_before_a_clear_and_asked_after_it_is_not_asked(
-    begin: Callable[[ChatPageDriver], None],
+    begin: Callable[[ChatPageDriver], Awaitable[None]],
 ) -> None:
     async def main() -> tuple[Any, list[ChatUpdate], list[ChatUpdate], list[ChatUpdate], list[ChatRequest]]:
         page = ChatPageDriver(SlowAdapter())
         await page.frames()
         page.answer_service.page_sessions.get("a").slot("chat").finish_sending()
-        begin(page)
+        await begin(page)
         *_, undo = await page.chat.clear([], CONVERSATION, page.request)
         late = await page.late_frames()
         *_, settled = page.chat.discard_stale_update(page.request)
@@ -416,6 +417,25 @@ def test_question_that_is_begun_before_a_clear_and_asked_after_it_is_not_asked(
     undo, late, after_undo, next_one, requests = run_on_virtual_time(main())
     assert undo == (gr.update(visible=True),) * 2 and late == after_undo == []
     assert "Done" in next_one[-1][1] and len(requests) == 2
+
+
+@pytest.mark.parametrize("is_told", ["before the message", "between its events", "with the answer"])
+def test_message_of_a_conversation_that_was_just_opened_is_asked_once(is_told: str) -> None:
+    other = CONVERSATION[::-1]
+
+    async def main() -> tuple[list[ChatUpdate], int]:
+        page = ChatPageDriver(SlowAdapter())
+        await page.frames()
+        if is_told == "before the message":
+            await page.chat.restore(other, [], page.request)
+        await begin_message(page, other)
+        if is_told == "between its events":
+            await page.chat.restore(other, [], page.request)
+        frames = await page.late_frames(conversation=other)
+        return frames, len(page.providers.adapter.requests)
+
+    frames, requests = run_on_virtual_time(main())
+    assert "Done" in frames[-1][1] and requests == 2
 
 
 class SlowPrices(FakeProviders):
@@ -570,10 +590,11 @@ def test_invalid_question_shows_one_line_error(settings: dict[str, Any], says: s
 def test_message_is_validated_before_sending() -> None:
     async def main() -> list[Any]:
         page = ChatPageDriver(SlowAdapter())
-        verdicts = [page.chat.validate(text, page.request)["message"] for text in ("", "x" * 33_000, "Count.")]
+        texts = "", "x" * 33_000, "Count."
+        verdicts = [(await page.chat.validate(text, CONVERSATION, page.request))[0]["message"] for text in texts]
         asking = asyncio.create_task(page.frames())
         await asyncio.sleep(0.5)
-        verdicts.append(page.chat.validate("Count.", page.request)["message"])
+        verdicts.append((await page.chat.validate("Count.", CONVERSATION, page.request))[0]["message"])
         await asking
         return verdicts
 
