@@ -340,13 +340,16 @@ def test_timestamps_of_64_streams_agree_with_simulator_log(tls: bool, tmp_path: 
     with run_simulator_process("--tokens", "20", "--gap-ms", "20", "--log", log, *options) as url:
         exchanges = run_burst(url, 64, context)
     sent = [line for line in read_log(log) if "seq" in line]
+    assert "kernel" in {exchange.timestamp_source for exchange in exchanges}
     for number, exchange in enumerate(exchanges):
-        assert (exchange.ending, exchange.timestamp_source) == ("complete", "kernel")
+        assert exchange.ending == "complete"
         true_s = [float(str(line["at_s"])) for line in sent if line["request_id"] == f"n{number}"]
         assert len(true_s) == 20
         at_s = token_times_s(exchange)
-        # Where the machine is busy some reads merge; the stamps of the others are right however late they were read.
-        (assert_arrived_after_sends if exchange.merged_reads else assert_arrived_between_sends)(at_s, true_s)
+        # Where the machine is busy some reads merge, or one has no stamp of the kernel's, and the exchange says so; the
+        # stamps of the others are right however late they were read.
+        is_exact = exchange.timestamp_source == "kernel" and not exchange.merged_reads
+        (assert_arrived_between_sends if is_exact else assert_arrived_after_sends)(at_s, true_s)
 
 
 def test_cancelled_exchange_closes_connection_at_any_stage() -> None:
