@@ -16,7 +16,7 @@ from ui.chat.conversation_answers import SLOT, ConversationAnswer, ConversationA
 from ui.components import HIDDEN_IN_DOM
 from ui.drawn_updates import number_update
 from ui.form import ChatForm, message_error
-from ui.history import HistoryMessage, has_partial_answer, is_unfinished, mark_cut
+from ui.history import HistoryMessage, has_partial_answer, is_unfinished, mark_cut, user_message
 from ui.page_sessions.answer_slot import AnswerSlot
 from ui.page_sessions.sessions import PageSession
 
@@ -63,7 +63,9 @@ class ChatHandlers:
         if slot.take_request():
             asked, answer = slot.conversation, slot.resumed
             answer = answer or await self._answers.start(conversation, question, request)
-            if slot.conversation != asked:
+            if slot.conversation == asked:
+                slot.requested = []
+            else:
                 await self._answers.stop(answer)
                 return
             async with aclosing(self._follow(answer, page_session)) as updates:
@@ -90,9 +92,9 @@ class ChatHandlers:
             number = screen.send(self._answer_service.clock())
             yield _last_update(answer, number, page_session, slot.next_is_streamed(answer.question.streamed))
 
-    def begin_retry(self, request: gr.Request) -> None:
-        """Record that the last question is asked again, before the event that asks it."""
-        self._get_session(request).slot(SLOT).begin_request(self._answer_service.clock())
+    def begin_retry(self, history: list[Any], request: gr.Request) -> None:
+        """Record that the last question of `history` is asked again, before the event that asks it."""
+        self._get_session(request).slot(SLOT).begin_request(self._answer_service.clock(), history)
 
     async def restore(self, conversation: str | None, history: list[Any], request: gr.Request) -> tuple[Any, ...]:
         """Return the page of a conversation that a page has left; `history` is what the browser has kept of it.
@@ -106,7 +108,7 @@ class ChatHandlers:
         if answer is None:
             return _restored_page(history)
         if not answer.view.ended:
-            page_session.slot(SLOT).begin_request(self._answer_service.clock(), answer)
+            page_session.slot(SLOT).begin_request(self._answer_service.clock(), resumed=answer)
             shown = [*answer.asked_messages(), *answer.answer_messages()]
             answer.resumptions += 1
             resumed = f"{conversation} {answer.resumptions}"
@@ -136,8 +138,9 @@ class ChatHandlers:
         The conversation is kept until the next one is cleared, so that `undo_clear` can bring it back.
         """
         slot, answer = self._get_session(request).slot(SLOT), self._answers.find(conversation)
-        # While a question is asked again, the service's own copy is without it.
-        whole = history if answer is None else [*answer.asked_messages(), *answer.answer_messages()]
+        # The service's own copy is without a question that is being asked, or asked again.
+        answered = history if answer is None else [*answer.asked_messages(), *answer.answer_messages()]
+        whole = slot.requested or answered
         if whole:
             slot.cleared = mark_cut(whole) if is_unfinished(whole) else whole
         await slot.reset()
@@ -170,8 +173,12 @@ class ChatHandlers:
         """Close the session of a closed page."""
         await self._answer_service.page_sessions.close(request.session_hash)
 
-    async def validate(self, text: str, conversation: str | None, request: gr.Request) -> tuple[Any, Any]:
-        """Return Gradio's validation results for a message and its conversation; an invalid one stays in its textbox.
+    async def validate(
+        self, text: str, conversation: str | None, history: list[Any], request: gr.Request
+    ) -> tuple[Any, Any, Any]:
+        """Return Gradio's validation results for a message, its conversation and the history before it.
+
+        An invalid message stays in its textbox.
 
         The message may arrive before the event by which the page opens its conversation.
         """
@@ -182,8 +189,8 @@ class ChatHandlers:
         if problem is None and slot.is_sending(now):
             problem = strings.BUSY
         if problem is None:
-            slot.begin_request(now)
-        return gr.validate(problem is None, problem or ""), gr.validate(True, "")
+            slot.begin_request(now, [*self.current_history(history, request), user_message(text)])
+        return gr.validate(problem is None, problem or ""), gr.validate(True, ""), gr.validate(True, "")
 
     async def set_key(self, provider: str | None, key: str | None, request: gr.Request) -> tuple[str, str, str]:
         """Store the user's API key; return the provider's badge, an empty textbox, and the change for the page.

@@ -31,8 +31,8 @@ The figures of the answer before are taken away: its clock and its stalls are no
 
 CurrentHistory = Callable[[list[Any], gr.Request], list[Any]]
 """Returns the part of the history that belongs to the current conversation."""
-BeginRetry = Callable[[gr.Request], None]
-"""Is called before the last question is asked again."""
+BeginRetry = Callable[[list[Any], gr.Request], None]
+"""Is called with the history before its last question is asked again."""
 
 
 class StreamedChatInterface(gr.ChatInterface):
@@ -46,10 +46,10 @@ class StreamedChatInterface(gr.ChatInterface):
       during a clear may still be in it; if `fn` yields nothing, the page stays as it is.
     - `_message_as_message_dict`, `_pop_last_user_message`: the user's messages are shown as plain text, and read back.
 
-    The last of the additional inputs is the conversation, which the validator gets too. The first of the additional
-    outputs shows the stage, the third the figures. A value in `resumed` makes the page
-    go on with an answer that another page has left. `answered` are the events that stream an answer: they can be
-    followed and cancelled.
+    The last of the additional inputs is the conversation, which the validator gets too, with the history. The first of
+    the additional outputs shows the stage, the third the figures. A value in `resumed` makes the page go on with an
+    answer that another page has left. `answered` are the events that stream an answer: they can be followed and
+    cancelled.
     """
 
     answered: list[Dependency]
@@ -67,8 +67,8 @@ class StreamedChatInterface(gr.ChatInterface):
         at_once: dict[str, Any] = {"queue": False, **event_options()}
         copy = gr.Textbox("", visible=HIDDEN_IN_DOM, elem_id="sg-sent")
         sent = box.submit(
-            lambda text, _conversation: (text, text),
-            [box, self.additional_inputs[-1]],
+            lambda text, _conversation, _history: (text, text),
+            [box, self.additional_inputs[-1], state],
             [saved, copy],
             validator=self.validator,
             trigger_mode="multiple",
@@ -111,7 +111,7 @@ class StreamedChatInterface(gr.ChatInterface):
         if not history:
             return gr.skip(), gr.skip(), gr.skip()
         earlier, message = self._pop_last_user_message(history)
-        self.begin_retry(request)
+        self.begin_retry(history, request)
         return earlier, message, self._append_message_to_history(message, earlier)
 
     def _message_as_message_dict(self, message: Any, role: Any) -> list[Any]:

@@ -1,7 +1,7 @@
 """The slot of one answer on a page: what the page has asked for there, and the answer under way."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
@@ -33,6 +33,8 @@ class AnswerSlot:
         """Number of the conversation to which the last request belongs."""
         self.resumed: Any = None
         """The answer of a page before this one that the next event of this page goes on with."""
+        self.requested: list[Any] = []
+        """The conversation up to the question that the page has begun to ask; empty once its answer has begun."""
         self.cleared: list[Any] = []
         """The conversation that was cleared last, which an undo brings back."""
         self._price: PriceFunction | None = None
@@ -70,9 +72,9 @@ class AnswerSlot:
         """
         return requested if self._session is None else self._session.streamed
 
-    def begin_request(self, now: float, resumed: Any = None) -> None:
-        """Record that the page is about to ask for an answer: a new one, or `resumed`."""
-        self._is_requested, self.resumed = True, resumed
+    def begin_request(self, now: float, messages: Sequence[Any] = (), resumed: Any = None) -> None:
+        """Record that the page is about to ask for an answer: a new one to these `messages`, or `resumed`."""
+        self._is_requested, self.requested, self.resumed = True, [*messages], resumed
         self.keep_sending(now)
 
     def take_request(self) -> bool:
@@ -134,7 +136,7 @@ class AnswerSlot:
     async def reset(self) -> None:
         """Stop the answer under way, and start the next conversation with a new provider session."""
         self.conversation += 1
-        self._is_requested, self.resumed = False, None
+        self._is_requested, self.requested, self.resumed = False, [], None
         await self.stop()
         self._session = None
 

@@ -17,7 +17,7 @@ from tests.virtual_time import loop_clock, run_on_virtual_time
 from ui import strings
 from ui.answers import GRACE_S, TICK_INTERVAL_S
 from ui.chat.handlers import ChatHandlers, ChatUpdate
-from ui.history import user_message
+from ui.history import assistant_message, message_text, user_message
 from ui.page_sessions.screen_progress import MAX_WAITING
 
 CONVERSATION = "0123456789abcdef" * 2
@@ -36,7 +36,7 @@ class ChatPageDriver:
         self, text: str = "Count.", history: Sequence[dict[str, Any]] = (), **other: Any
     ) -> AsyncGenerator[ChatUpdate]:
         """Ask as a retry does: a message that is sent may have to wait for the answer before it."""
-        self.chat.begin_retry(self.request)
+        self.chat.begin_retry([*history, user_message(text)], self.request)
         return self.run_ask(text, history, **other)
 
     def run_ask(
@@ -390,31 +390,34 @@ def test_clear_of_running_answer_can_be_undone_and_leaves_it_cut() -> None:
 
 
 async def begin_message(page: ChatPageDriver, conversation: str = CONVERSATION) -> None:
-    verdict, _ = await page.chat.validate("Count.", conversation, page.request)
+    verdict, *_ = await page.chat.validate("Count more.", conversation, [user_message("Count.")], page.request)
     assert verdict["is_valid"]
 
 
 async def begin_retry(page: ChatPageDriver) -> None:
-    page.chat.begin_retry(page.request)
+    page.chat.begin_retry([user_message("Count."), assistant_message("one two")], page.request)
 
 
-@pytest.mark.parametrize("begin", [begin_message, begin_retry])
-def test_question_that_is_begun_before_a_clear_and_asked_after_it_is_not_asked(
-    begin: Callable[[ChatPageDriver], Awaitable[None]],
+@pytest.mark.parametrize(("begin", "kept"), [(begin_message, "Count more."), (begin_retry, "one two")])
+@pytest.mark.parametrize("minutes", [0, 30])
+def test_question_that_is_begun_before_a_clear_is_not_asked_after_it_and_an_undo_brings_it_back(
+    begin: Callable[[ChatPageDriver], Awaitable[None]], kept: str, minutes: int
 ) -> None:
-    async def main() -> tuple[Any, list[ChatUpdate], list[ChatUpdate], list[ChatUpdate], list[ChatRequest]]:
+    async def main() -> tuple[Any, list[ChatUpdate], Any, list[ChatUpdate], list[ChatUpdate], list[ChatRequest]]:
         page = ChatPageDriver(SlowAdapter())
         await page.frames()
         page.answer_service.page_sessions.get("a").slot("chat").finish_sending()
+        await asyncio.sleep(60 * minutes)
         await begin(page)
         *_, undo = await page.chat.clear([], CONVERSATION, page.request)
         late = await page.late_frames()
         *_, settled = page.chat.discard_stale_update(page.request)
-        page.chat.undo_clear(page.request)
+        messages, *_ = page.chat.undo_clear(page.request)
         after_undo, next_one = await page.late_frames(), await page.frames()
-        return (undo, settled), late, after_undo, next_one, page.providers.adapter.requests
+        return (undo, settled), late, messages, after_undo, next_one, page.providers.adapter.requests
 
-    undo, late, after_undo, next_one, requests = run_on_virtual_time(main())
+    undo, late, messages, after_undo, next_one, requests = run_on_virtual_time(main())
+    assert [message_text(message) for message in messages][:2] == ["Count.", kept]
     assert undo == (gr.update(visible=True),) * 2 and late == after_undo == []
     assert "Done" in next_one[-1][1] and len(requests) == 2
 
@@ -591,10 +594,10 @@ def test_message_is_validated_before_sending() -> None:
     async def main() -> list[Any]:
         page = ChatPageDriver(SlowAdapter())
         texts = "", "x" * 33_000, "Count."
-        verdicts = [(await page.chat.validate(text, CONVERSATION, page.request))[0]["message"] for text in texts]
+        verdicts = [(await page.chat.validate(text, CONVERSATION, [], page.request))[0]["message"] for text in texts]
         asking = asyncio.create_task(page.frames())
         await asyncio.sleep(0.5)
-        verdicts.append((await page.chat.validate("Count.", CONVERSATION, page.request))[0]["message"])
+        verdicts.append((await page.chat.validate("Count.", CONVERSATION, [], page.request))[0]["message"])
         await asking
         return verdicts
 

@@ -41,7 +41,7 @@ def rate_answer(folder: Path, scenario: Scenario, configuration: GuardConfig = O
         answer_service = AnswerService(chat_service, None)
         messages: list[Any] = []
         chat = ChatHandlers(answer_service)
-        chat.begin_retry(make_request())
+        chat.begin_retry([], make_request())
         asked = chat.ask(QUESTION, [], "local", "", "direct", "", "", "", "", "", True, False, "", "", make_request())
         async with aclosing(asked) as updates:
             async for update in updates:
