@@ -200,9 +200,12 @@ Transport = Annotated[Any, AfterValidator(_check_transport)]
 
 
 class _ManifestPart(BaseModel):
-    """A JSON object of the manifest: strict types, and unknown keys are ignored."""
+    """A JSON object of the manifest: strict types, and unknown keys are ignored.
 
-    model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
+    The validators are built when a manifest is read, not when a run starts.
+    """
+
+    model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False, defer_build=True)
 
 
 class _ManifestPrompt(_ManifestPart):
@@ -286,8 +289,8 @@ class _Qoe(_ManifestPart):
 
 
 class _Measures(_ManifestPart):
-    fluidity: _Fluidity = _Fluidity(first_s=1.0, token_s=0.1)
-    qoe: _Qoe = _Qoe(chars_per_s=1.0)
+    fluidity: _Fluidity = Field(default_factory=lambda: _Fluidity(first_s=1.0, token_s=0.1))
+    qoe: _Qoe = Field(default_factory=lambda: _Qoe(chars_per_s=1.0))
 
 
 class _KnownDelay(_ManifestPart):
@@ -339,7 +342,7 @@ class _Manifest(_ManifestPart):
     load: dict[str, Any] = {}
     slo: list[str] = []
     scrape: _ManifestScrape | None = None
-    measures: _Measures = _Measures()
+    measures: _Measures = Field(default_factory=lambda: _Measures())
     instrument_error: dict[str, Any] | None = None
     scenario: dict[str, Any] = {}
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
-from functools import lru_cache
+from functools import lru_cache, partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
@@ -18,6 +18,7 @@ from providers.services import (
     BUILTIN_PROVIDERS,
     SERVICES,
     ServiceEndpoint,
+    ServiceSpec,
     example_model_name,
     full_name,
     is_public_vendor,
@@ -162,14 +163,15 @@ class ProviderRegistry:
         room = self._facts_of(provider, model).room_for_thinking(None)
         if endpoint is None:
             return CostModel(token_counter_for_model(model), price, thinking_room=room)
-        public = None if price is not None else _find_public_price(endpoint, model)
         if row.lists_prices and price is None and (listed := self.lists.find_price(provider, model)) is not None:
             price = router_price(listed)
+        if price is None and endpoint.own_address:
+            price = _find_public_price(row, model)
         return CostModel(
             token_counter_for_model(model),
-            price or (public if endpoint.own_address else None),
+            price,
             paid=endpoint.is_paid,
-            cautious_price=public if endpoint.is_gateway else None,
+            find_cautious_price=partial(_find_public_price, row, model) if endpoint.is_gateway else None,
             thinking_room=room,
         )
 
@@ -320,12 +322,9 @@ class ProviderRegistry:
         return ReplayAdapter(model, self._clock)
 
 
-def _find_public_price(endpoint: ServiceEndpoint, model: str) -> PriceFunction | None:
-    """Return the public price if it may apply: at the vendor's own address, or through a gateway to it."""
-    row = endpoint.row
-    if row.prices is None or not (endpoint.own_address or endpoint.is_gateway):
-        return None
-    if importlib.util.find_spec("genai_prices") is None:
+def _find_public_price(row: ServiceSpec, model: str) -> PriceFunction | None:
+    """Return the public price of a service's model, None where the list has none or is not installed."""
+    if row.prices is None or importlib.util.find_spec("genai_prices") is None:
         return None
     # Owners choose the names of their Azure deployments, so the price's source says that it rests on the name.
     return list_price(row.prices, model, " (by the deployment's name)" if row.dialect == "azure" else "")

@@ -71,22 +71,22 @@ PriceFunction = Callable[[Usage], Cost | None]
 class CostModel:
     """The token counter and the price of one provider's model; None when unknown.
 
-    `paid`: requests cost money, whether or not the price is known. `cautious_price` is for budgets only: the highest
-    likely price of an answer whose `price` is unknown because a vendor's model is reached through a local address, such
-    as a gateway's. `thinking_room` is the number of thinking tokens that a request allows in addition to its limit for
-    visible text.
+    `paid`: requests cost money, whether or not the price is known. `find_cautious_price` is for budgets only: it
+    returns the highest likely price of an answer whose `price` is unknown because a vendor's model is reached through a
+    local address, such as a gateway's. Loading the price list takes a while, so it is called when a budget asks.
+    `thinking_room` is the number of thinking tokens that a request allows in addition to its limit for visible text.
     """
 
     counter: TokenCounter | None = None
     price: PriceFunction | None = None
     paid: bool = False
-    cautious_price: PriceFunction | None = None
+    find_cautious_price: Callable[[], PriceFunction | None] | None = None
     thinking_room: int = 0
 
     @property
     def budget_price(self) -> PriceFunction | None:
         """The price that budgets use to reserve and to charge, or None when no price is known."""
-        return self.price or self.cautious_price
+        return self.price or (self.find_cautious_price() if self.find_cautious_price else None)
 
 
 @dataclass(frozen=True, slots=True)

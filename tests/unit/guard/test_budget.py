@@ -94,9 +94,8 @@ def test_estimate_without_list_price_uses_configured_price() -> None:
     assert estimator.estimate(make_question(0, 10), CostModel(paid=True, price=price_usage)).nano_usd == to_nano_usd(
         Decimal("0.104")
     )
-    assert estimator.estimate(make_question(0, 10), CostModel(cautious_price=price_usage)).nano_usd == to_nano_usd(
-        Decimal("0.104")
-    )
+    behind_gateway = CostModel(find_cautious_price=lambda: price_usage)
+    assert estimator.estimate(make_question(0, 10), behind_gateway).nano_usd == to_nano_usd(Decimal("0.104"))
     assert estimator.estimate(make_question(0, 10), CostModel()).nano_usd == 0, "what nobody pays for is free"
 
 
