@@ -11,6 +11,11 @@ HEIGHT = 500
 DISTANCE_TO_END_SCRIPT = "(log) => log.scrollHeight - log.clientHeight - log.scrollTop"
 """Returns the height of the conversation below the visible part, in pixels."""
 HEIGHT_REACHED_SCRIPT = "([log, px]) => log.scrollHeight > px"
+GROW_AFTER_CLICK_SCRIPT = """(button, log) => {
+  button.click();
+  const lines = Object.assign(document.createElement("div"), { style: "flex: none; height: 40px" });
+  log.querySelector(".message-wrap").append(lines);
+}"""
 
 
 def wait_for_height(chat: ChatPage, log: Locator, px: int) -> None:
@@ -35,7 +40,9 @@ def test_autoscroll_follows_answer_unless_reader_scrolled_up(chat: ChatPage, wid
     wait_for_height(chat, log, log.evaluate("(log) => log.scrollHeight") + 100)
     assert log.evaluate("(log) => log.scrollTop") == kept
 
-    chat.page.get_by_label("Scroll down").click()
+    # The answer grows between the click and the browser's event that tells of the scroll.
+    chat.page.get_by_label("Scroll down").evaluate(GROW_AFTER_CLICK_SCRIPT, log.element_handle())
+    chat.page.wait_for_function(f"(log) => ({DISTANCE_TO_END_SCRIPT})(log) <= 1", arg=log.element_handle())
     wait_for_height(chat, log, log.evaluate("(log) => log.scrollHeight") + 100)
     chat.stop.click()
     chat.wait_for_end()

@@ -163,7 +163,8 @@
   document.addEventListener("scroll", ({ target: log }) => {
     const content = log !== document && log.matches('[role="log"]') && log.querySelector(".message-wrap");
     if (!content) return;
-    if (log.scrollTop > log.scrollHeight - log.clientHeight - 2) left.delete(content);
+    // The answer may have grown since the reader reached the end, before this event tells of it.
+    if (log.scrollTop > Math.min(ends.get(content) ?? Infinity, log.scrollHeight - log.clientHeight) - 2) left.delete(content);
     else if (log.scrollTop < (tops.get(content) ?? 0)) left.add(content);
     tops.set(content, log.scrollTop);
   }, { capture: true, passive: true });
@@ -235,7 +236,7 @@
   const groupProviders = () => {
     const groups = JSON.parse(find(".sg-groups")?.dataset.groups ?? "{}");
     let above = null;
-    for (const option of document.querySelectorAll('#sg-provider [role="option"]')) {
+    for (const option of document.querySelectorAll('.sg-providers [role="option"]')) {
       const group = groups[option.getAttribute("aria-label")];
       if (group && group !== above) option.dataset.group = group;
       else delete option.dataset.group;
