@@ -29,20 +29,25 @@ def render_here(*components: Component) -> None:
         component.render()  # type: ignore[no-untyped-call]  # Gradio leaves this method without types
 
 
-def provider_choices(answer_service: AnswerService) -> list[tuple[str, str]]:
-    """Return the options of the provider picker as pairs of label and provider name."""
-    return [(provider_label(row), row.name) for row in answer_service.list_providers()]
+def comparable_providers(answer_service: AnswerService) -> list[ProviderRow]:
+    """Return the usable providers by group, then those that become usable with the user's own API key."""
+    usable = _usable_rows(answer_service)
+    with_key = [name for _, name in key_provider_choices(answer_service)]
+    others = [row for row in answer_service.list_providers() if row.name in with_key and row not in usable]
+    return [*usable, *others]
+
+
+def comparable_provider_choices(answer_service: AnswerService) -> list[tuple[str, str]]:
+    """Return the options of the compare tab's pickers as pairs of label and provider name."""
+    usable = _usable_rows(answer_service)
+    rows = comparable_providers(answer_service)
+    return [(_choice_label(row) if row in usable else row.label, row.name) for row in rows]
 
 
 def default_models(answer_service: AnswerService) -> str:
     """Return the default model of each provider, as JSON that is escaped for an attribute."""
     models = {row.name: row.model for row in answer_service.list_providers()}
     return escape(json.dumps(models, ensure_ascii=False))
-
-
-def provider_label(row: ProviderRow) -> str:
-    """Return a provider's label for the picker; one that cannot be used yet says so."""
-    return row.label if row.ready else f"{row.label} · {strings.NOT_READY}"
 
 
 OWN_KEY_PROVIDER: Final = "own-key"
@@ -65,8 +70,9 @@ def key_provider_choices(answer_service: AnswerService) -> list[tuple[str, str]]
 
 
 def provider_groups(answer_service: AnswerService) -> str:
-    """Return the groups of the usable providers by label, as JSON that is escaped for an attribute."""
-    groups = {_choice_label(row): _group(row) for row in _usable_rows(answer_service)}
+    """Return the groups of the providers by the label of their option, as JSON that is escaped for an attribute."""
+    groups = {row.label: strings.OWN_KEY_GROUP for row in comparable_providers(answer_service)}
+    groups |= {_choice_label(row): _group(row) for row in _usable_rows(answer_service)}
     with_key = usable_provider_choices(answer_service)[-1]
     if with_key[1] == OWN_KEY_PROVIDER:
         groups[with_key[0]] = strings.GROUPS[1]

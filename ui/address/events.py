@@ -13,7 +13,7 @@ from gradio.components import Component
 from ui import entry_strings, html
 from ui.address.query import PageOffer, parse_address
 from ui.answers import AnswerService
-from ui.components import HIDDEN_IN_DOM, event_options
+from ui.components import HIDDEN_IN_DOM, comparable_providers, event_options
 
 SettingsUpdate = Callable[[Mapping[str, str]], Sequence[Any]]
 """Returns the updates of a tab's components for the settings of an address; those not named are not changed."""
@@ -60,7 +60,7 @@ class PageAddress:
 
     def open(self, query: str | None) -> list[Any]:
         """Return the updates for the query of an address: a note, what is valid of it as JSON, and the components."""
-        offer = PageOffer(self._answer_service.list_providers(), self._chat_providers, self._scenarios)
+        offer = PageOffer(comparable_providers(self._answer_service), self._chat_providers, self._scenarios)
         address = parse_address((query or "").partition("#")[0], offer)
         note = ""
         if address.problems:

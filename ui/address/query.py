@@ -24,7 +24,7 @@ _YES_NO = {"1": "1", "true": "1", "0": "0", "false": "0"}
 
 @dataclass(frozen=True, slots=True)
 class PageOffer:
-    """What the page has to choose from: all providers, those of the chat's picker, and the pipeline's scenarios."""
+    """What the page has to choose from: its providers, those of the chat's picker, and the pipeline's scenarios."""
 
     providers: Sequence[ProviderRow]
     chat_providers: Collection[str] = ()

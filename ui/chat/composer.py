@@ -75,7 +75,7 @@ class Composer:
         with gr.Row(elem_id="sg-chips"):
             self.picker = picker = gr.Dropdown(
                 usable_provider_choices(service), value=LOCAL_PROVIDER, label=strings.PROVIDER,
-                elem_id="sg-provider", elem_classes="sg-chip", min_width=90,
+                elem_id="sg-provider", elem_classes=["sg-chip", "sg-providers"], min_width=90,
             )  # fmt: skip
             self.box = box = gr.Dropdown(
                 [], value="", label=strings.MODEL, allow_custom_value=True,

@@ -14,7 +14,13 @@ from ui.address.query import split_models, split_strategies
 from ui.answers import AnswerService
 from ui.compare.handlers import CompareHandlers
 from ui.compare.updates import COLUMNS
-from ui.components import HIDDEN_IN_DOM, default_models, event_options, provider_choices
+from ui.components import (
+    HIDDEN_IN_DOM,
+    comparable_provider_choices,
+    comparable_providers,
+    default_models,
+    event_options,
+)
 from ui.first_view import COMPARED
 
 _FIRST_PROVIDERS = (*COMPARED, "sim:bursty", "sim:thinking")
@@ -60,7 +66,8 @@ class CompareForm:
         """Let an address name models, strategies, max tokens, and whether the vote is blind."""
 
         def update(settings: Mapping[str, str]) -> list[Any]:
-            models = split_models(settings["models"], answer_service.list_providers()) if "models" in settings else []
+            providers = comparable_providers(answer_service)
+            models = split_models(settings["models"], providers) if "models" in settings else []
             count: Any = len(models) or gr.skip()
             blind: Any = settings["blind"] == "1" if "blind" in settings else gr.skip()
             return [count, given(settings, "max_tokens"), blind, *_update_fields(models, settings.get("strategy"))]
@@ -123,10 +130,11 @@ def _add_fields(
     """Build the fields of one column, provider, model and strategy, and the hidden list of the provider's models."""
     with gr.Column(visible=number < 2, min_width=220) as box:
         provider = gr.Dropdown(
-            provider_choices(answer_service),
+            comparable_provider_choices(answer_service),
             value=_FIRST_PROVIDERS[number],
             label=f"{number + 1}. {strings.PROVIDER}",
             elem_id=f"sg-compare-provider-{number}",
+            elem_classes="sg-providers",
         )
         with gr.Row():
             model = gr.Dropdown(

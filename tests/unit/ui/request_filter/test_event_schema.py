@@ -214,9 +214,9 @@ def test_message_slightly_over_limit_reaches_page_and_far_over_limit_is_rejected
     schema = EventSchema(page, InputLimits(message_chars=1000))
     (box,) = (number for number, block in page.blocks.items() if getattr(block, "elem_id", "") == "sg-message")
     number = next(n for n in schema.functions if any(target == (box, "submit") for target in page.fns[n].targets))
-    assert schema.parse_event(json.dumps({**make_valid_event(page, number), "data": ["x" * 15_000, ""]}).encode())
-    assert_rejected(schema, {**make_valid_event(page, number), "data": ["x" * 16_001, ""]})
-    assert_rejected(schema, {**make_valid_event(page, number), "data": ["\ud800", ""]})
+    assert schema.parse_event(json.dumps({**make_valid_event(page, number), "data": ["x" * 15_000, "", None]}).encode())
+    assert_rejected(schema, {**make_valid_event(page, number), "data": ["x" * 16_001, "", None]})
+    assert_rejected(schema, {**make_valid_event(page, number), "data": ["\ud800", "", None]})
 
 
 def test_number_or_choice_out_of_range_is_rejected(page: gr.Blocks, schema: EventSchema) -> None:
