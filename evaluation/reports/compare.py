@@ -70,8 +70,8 @@ def comparison_notes(comparison: RunComparison, escape: Escape) -> Iterable[str]
         yield "Nothing is compared: the runs have no provider and strategy in common."
     else:
         yield _describe_table(claims)
-    for difference in comparison.differences:
-        yield f"Not alike: {escape(difference)}."
+    if comparison.differences:
+        yield f"Not alike: {'; '.join(escape(difference) for difference in comparison.differences)}."
     for name, cells in (("A", comparison.only_a), ("B", comparison.only_b)):
         if cells:
             yield f"Only in {name}: {', '.join(_cell_text(cell, escape) for cell in cells)}."

@@ -114,4 +114,4 @@ def test_focus_after_answer_or_stop_returns_to_input(chat: ChatPage) -> None:
     run = tab.get_by_role("button", name="Run", exact=True)
     run.click()
     tab.locator("#sg-run-stop").click()
-    expect(run).to_be_focused()
+    expect(tab.locator("#sg-run-prompt input")).to_be_focused()

@@ -279,7 +279,7 @@
 
   // The focused element may be disabled or hidden during an answer, which loses the focus. Move it to the input for the
   // next request unless the user has moved it meanwhile; do not open a touch keyboard for it.
-  const homes = ["#sg-message textarea", "#sg-compare-prompt textarea", "#sg-run"];
+  const homes = ["#sg-message textarea", "#sg-compare-prompt textarea", "#sg-run-prompt input"];
   const usable = (element) => visible(element) && !element.disabled;
   for (const kind of ["focusin", "focusout"]) document.addEventListener(kind, ({ target }) => {
     if (target.matches("#sg-message textarea")) find("#sg-tab-chat").toggleAttribute("data-writing", kind === "focusin");

@@ -102,7 +102,7 @@ def test_prompts_that_send_something_else_under_the_same_id_are_told_apart(tmp_p
     assert compare_folders(a, b).differences == ["think s: 0 in A, 2 in B", "prompts: 2 in A, 2 in B, 0 in both"]
 
 
-def test_different_scenarios_and_model_serveds_are_said(tmp_path: Path) -> None:
+def test_different_scenarios_and_served_models_are_said(tmp_path: Path) -> None:
     a, b = write_run(tmp_path / "a"), write_run(tmp_path / "b")
     facts = json.loads((b / "manifest.json").read_text())
     facts["scenario"]["max_tokens"] = 7
@@ -114,7 +114,7 @@ def test_different_scenarios_and_model_serveds_are_said(tmp_path: Path) -> None:
     result = compare.compare(first, second)
     assert result.differences == ["max tokens: 128 in A, 7 in B", "served model of sim:a: m-1 in A, m-2 in B"]
     notes = "\n".join(reports_compare.comparison_notes(result, to_line))
-    assert "Not alike: max tokens: 128 in A, 7 in B." in notes
+    assert "Not alike: max tokens: 128 in A, 7 in B; served model of sim:a: m-1 in A, m-2 in B." in notes
 
 
 def test_runs_with_nothing_in_common_and_settings_are_described_in_words(tmp_path: Path) -> None:
@@ -130,8 +130,9 @@ def test_runs_with_nothing_in_common_and_settings_are_described_in_words(tmp_pat
     result = compare_folders(a, b)
     notes = list(reports_compare.comparison_notes(result, to_line))
     assert notes[0] == "Nothing is compared: the runs have no provider and strategy in common."
-    assert "Not alike: transport: in-process in A, sse in B." in notes
-    assert "Not alike: warm: no in A, not given in B." in notes and not any("effort" in note for note in notes)
+    (unlike,) = (note for note in notes if note.startswith("Not alike: "))
+    assert "transport: in-process in A, sse in B; " in unlike
+    assert "warm: no in A, not given in B" in unlike and "effort" not in unlike
 
 
 def test_too_few_trials_give_no_verdict(tmp_path: Path) -> None:
