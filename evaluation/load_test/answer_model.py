@@ -4,7 +4,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from evaluation.manifest import Number, WholeNumber
+from evaluation.manifest_model import Number, WholeNumber
 from streaming.errors import UsageError
 
 _MAX_CHARS = 10**6
