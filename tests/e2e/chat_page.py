@@ -111,6 +111,8 @@ class ChatPage:
         """Fill in the model's name, and wait until the next message would be sent with it."""
         field = self.page.locator("#sg-model input")
         field.fill(name)
+        # Gradio opens the list some time after a key: a box that is left before would have it open for ever.
+        self.page.evaluate("() => new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
         field.blur()
         expect(self.page.locator("#sg-asked-model textarea")).to_have_value(name)
 
