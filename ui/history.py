@@ -89,11 +89,15 @@ def is_unfinished(history: Sequence[HistoryMessage]) -> bool:
     return bool(history) and message_title(history[-1]) in (None, *thinking)
 
 
-def mark_cut(history: Sequence[HistoryMessage]) -> list[HistoryMessage]:
-    """Return an unfinished conversation with an ending that says that its answer was cut, and no thinking under way."""
+def mark_cut(
+    history: Sequence[HistoryMessage],
+    outcome: str = strings.OUTCOMES["truncated"],
+    reason: str = strings.ANSWER_CUT,
+) -> list[HistoryMessage]:
+    """Return an unfinished conversation with no thinking under way, and an ending that says how and why it ended."""
     ended = [_end_thinking(turn) for turn in history]
     kept = strings.KEPT if has_partial_answer(history) else strings.NOTHING_KEPT
-    return [*ended, assistant_message(f"{strings.ANSWER_CUT} {kept}", title=strings.OUTCOMES["truncated"])]
+    return [*ended, assistant_message(f"{reason} {kept}", title=outcome)]
 
 
 def has_partial_answer(history: Sequence[HistoryMessage]) -> bool:

@@ -111,6 +111,7 @@ ANSWER_CUT = (
     "This answer was cut: the service was started again, or the page was away from it for too long. The rest is lost."
 )
 RECONNECTING = "Reconnecting"
+CLEARED_CUT = "Clear stopped this answer."
 NOT_KEPT = "This browser keeps nothing for this page: loading it again loses the conversation."
 NOT_IN_HISTORY = "This browser has no room for this conversation in its history: closing the tab loses what is new."
 KEPT = "What had been shown is kept above."

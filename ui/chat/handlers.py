@@ -142,7 +142,8 @@ class ChatHandlers:
         answered = history if answer is None else [*answer.asked_messages(), *answer.answer_messages()]
         whole = slot.requested or answered
         if whole:
-            slot.cleared = mark_cut(whole) if is_unfinished(whole) else whole
+            stopped = strings.OUTCOMES["cancelled"], strings.CLEARED_CUT
+            slot.cleared = mark_cut(whole, *stopped) if is_unfinished(whole) else whole
         await slot.reset()
         if answer is not None:
             await self._answers.stop(answer)

@@ -371,7 +371,7 @@ def test_answer_of_cleared_conversation_is_not_shown() -> None:
     assert emptied[:2] == ([], []) and strings.IDLE in emptied[2]
 
 
-def test_clear_of_running_answer_can_be_undone_and_leaves_it_cut() -> None:
+def test_clear_of_running_answer_can_be_undone_and_leaves_it_stopped() -> None:
     """While a first question is asked, or any is asked again, the service's own copy is without it."""
 
     async def main() -> tuple[Any, Any, Any]:
@@ -386,7 +386,7 @@ def test_clear_of_running_answer_can_be_undone_and_leaves_it_cut() -> None:
     undo, stale, (shown, kept, _) = run_on_virtual_time(main())
     assert undo == stale == gr.update(visible=True)
     assert shown == kept and shown[0]["role"] == "user"
-    assert shown[-1]["metadata"]["title"] == strings.OUTCOMES["truncated"]
+    assert shown[-1]["metadata"]["title"] == strings.OUTCOMES["cancelled"]
 
 
 async def begin_message(page: ChatPageDriver, conversation: str = CONVERSATION) -> None:
@@ -417,7 +417,8 @@ def test_question_that_is_begun_before_a_clear_is_not_asked_after_it_and_an_undo
         return (undo, settled), late, messages, after_undo, next_one, page.providers.adapter.requests
 
     undo, late, messages, after_undo, next_one, requests = run_on_virtual_time(main())
-    assert [message_text(message) for message in messages][:2] == ["Count.", kept]
+    texts = [message_text(message) for message in messages]
+    assert texts[:2] == ["Count.", kept] and texts[-1].startswith(strings.CLEARED_CUT)
     assert undo == (gr.update(visible=True),) * 2 and late == after_undo == []
     assert "Done" in next_one[-1][1] and len(requests) == 2
 
