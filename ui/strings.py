@@ -21,9 +21,7 @@ MODEL = "Model"
 YOU = "You"
 DEFAULT_HINT = "Default"
 """The placeholder of an empty field, whose value is the provider's or the service's default."""
-MODEL_INFO = "Leave empty for the default."
 STRATEGY = "Strategy"
-STRATEGY_INFO = "How text is released to the screen: {strategies}, or your own number."
 SYSTEM = "System prompt"
 SYSTEM_HINT = "Instructions the model gets before the conversation"
 TEMPERATURE = "Temperature"
@@ -87,7 +85,6 @@ PASSED_STAGES: dict[Stage, str] = {
 }
 """What an answer has been through, beside the time that it took."""
 STALLS = ("1 stall", "{count} stalls")
-STOPPING = "Stopping"
 THINKING_NOW = "Thinking"
 THINKING_DONE = "Thought"
 
@@ -110,7 +107,6 @@ ENDINGS: dict[FinishReason, str] = {
 ANSWER_CUT = (
     "This answer was cut: the service was started again, or the page was away from it for too long. The rest is lost."
 )
-RECONNECTING = "Reconnecting"
 CLEARED_CUT = "Clear stopped this answer."
 NOT_KEPT = "This browser keeps nothing for this page: loading it again loses the conversation."
 NOT_IN_HISTORY = "This browser has no room for this conversation in its history: closing the tab loses what is new."
