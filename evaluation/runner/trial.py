@@ -6,7 +6,6 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from itertools import islice
 from typing import Any
 
 from evaluation.backends.base import ProviderAccess, RequestHeldError, TimedResponse, TrialRequest
@@ -22,7 +21,7 @@ from evaluation.scenario import PlannedTrial, Scenario, full_name
 from evaluation.schema import EventRow, Trial, build_trial, event_rows
 from evaluation.transports import IN_PROCESS
 from evaluation.workloads.bodies import BodyBuilder
-from streaming.clock import Clock
+from streaming.clock import Clock, monotonic
 from streaming.events import text_of
 from streaming.http.timed_exchange import Gate
 from streaming.messages import ChatRequest, Message
@@ -199,8 +198,8 @@ def _has_text(response: TimedResponse) -> bool:
     return bool(answer_text(response))
 
 
-STEP_METRICS = 8
-"""Metrics of an answer that are computed before control returns to the event loop: about 0.2 ms of work."""
+STEP_S = 0.0002
+"""How long the metrics of an answer are computed before control returns to the event loop."""
 WARM_UP_PROMPT = "Say hello."
 WARM_UP_TOKENS = 16
 
@@ -271,7 +270,7 @@ async def _trial_row(
     model = model or context.models.get(provider, "")
     return build_trial(
         answer,
-        await _compute_in_steps(answer),
+        await compute_in_steps(answer),
         run_id=context.run_id,
         trial_id=context.trial_id(planned),
         prompt_id=planned.prompt.id,
@@ -293,13 +292,18 @@ async def _trial_row(
     )
 
 
-async def _compute_in_steps(answer: MeasuredAnswer) -> dict[str, MetricValue]:
-    """Return the metrics of an answer, a few computed in each turn of the event loop: requests start on time."""
+async def compute_in_steps(answer: MeasuredAnswer, clock: Clock = monotonic) -> dict[str, MetricValue]:
+    """Return the metrics of an answer; about `STEP_S` of work is done in each turn of the event loop.
+
+    So requests start on time, and a short answer takes few turns.
+    """
     metrics: dict[str, MetricValue] = {}
-    computing = iter_metrics(answer)
-    while step := dict(islice(computing, STEP_METRICS)):
-        metrics |= step
-        await asyncio.sleep(0)
+    due_s = clock() + STEP_S
+    for name, value in iter_metrics(answer):
+        metrics[name] = value
+        if clock() >= due_s:
+            await asyncio.sleep(0)
+            due_s = clock() + STEP_S
     return metrics
 
 

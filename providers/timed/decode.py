@@ -134,6 +134,9 @@ class ExchangeDecoder:
             raise_for_html(head.headers.get("content-type", ""), self._service)
 
     def _decode_data(self, data: bytes) -> Iterator[Event]:
+        if self._codec is None:
+            yield from self._decoder.feed(data)
+            return
         for piece in self._inflate_data(data):
             yield from self._decoder.feed(piece)
 

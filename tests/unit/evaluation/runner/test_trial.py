@@ -1,6 +1,7 @@
 """Trials on virtual time: exact metrics, and failed answers that do not stop the run."""
 
 import asyncio
+import itertools
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 
@@ -9,11 +10,13 @@ import pytest
 from evaluation.backends.base import RunResources
 from evaluation.backends.registry import RunBackends
 from evaluation.metrics import METRICS
+from evaluation.metrics.trial_metrics import MeasuredAnswer
 from evaluation.prompts.prompt_file import Prompt
 from evaluation.runner.trial import (
-    STEP_METRICS,
+    STEP_S,
     TrialContext,
     TrialSender,
+    compute_in_steps,
     describe_outcome,
     trial_request,
     trial_rows,
@@ -107,16 +110,20 @@ def test_steady_stream_metrics_are_exact() -> None:
     assert len(events) == 2 * 66
 
 
-def test_rows_of_a_trial_are_computed_in_steps_between_which_the_event_loop_runs() -> None:
+@pytest.mark.parametrize(("steps", "turns"), [(1.0, len(METRICS)), (0.0, 0)])
+def test_metrics_of_an_answer_are_computed_in_steps_between_which_the_event_loop_runs(steps: float, turns: int) -> None:
+    seconds = itertools.count(0.0, steps * STEP_S)
+
     async def main() -> int:
         async with open_context(
             Scenario(("sim:steady",), ("direct",), (PROMPT,)), FakeAccess(SteadyAdapter())
         ) as context:
             planned = PlannedTrial(7, 2, 1, PROMPT, "sim:steady", "direct")
             response = await context.sender.send(trial_request(context, planned))
-            return await count_loop_turns(trial_rows(context, planned, response))
+            answer = MeasuredAnswer(response.stamps, response.outcome, response.usage)
+            return await count_loop_turns(compute_in_steps(answer, lambda: next(seconds)))
 
-    assert run_on_virtual_time(main()) >= len(METRICS) // STEP_METRICS
+    assert run_on_virtual_time(main()) - turns in (0, 1)
 
 
 def test_batch_strategy_delay_and_updates_stay_within_bounds() -> None:
