@@ -10,6 +10,7 @@ import re
 import ssl
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from types import MappingProxyType
 from typing import Annotated, Any
 from urllib.parse import unquote
@@ -341,16 +342,19 @@ class Settings(VariableModel):
 
         Values truncated with `…` are replaced too. Values shorter than 8 characters are not: they could be plain words.
         """
-        secrets = [(value.strip(), name) for name, value in self.variables.items() if _is_secret(name, value)]
-        secrets += [(match[1], name) for value, name in secrets if (match := _PASSWORD_IN_URL.match(value)) is not None]
-        for value, name in sorted(secrets, key=lambda secret: -len(secret[0])):
-            if len(value) < _MIN_SECRET_CHARS:
-                continue
+        for value, name in self._masked_values:
             text = text.replace(value, f"[{name}]")
             if "…" in text:
                 for length in range(len(value) - 1, _MIN_SECRET_CHARS - 1, -1):
                     text = text.replace(f"{value[:length]}…", f"[{name}]…")
         return text
+
+    @cached_property
+    def _masked_values(self) -> list[tuple[str, str]]:
+        """The values that `mask_secrets` replaces, each with its variable's name, the longest first."""
+        secrets = [(value.strip(), name) for name, value in self.variables.items() if _is_secret(name, value)]
+        secrets += [(match[1], name) for value, name in secrets if (match := _PASSWORD_IN_URL.match(value)) is not None]
+        return sorted((secret for secret in secrets if len(secret[0]) >= _MIN_SECRET_CHARS), key=lambda s: -len(s[0]))
 
 
 def _is_secret(name: str, value: str) -> bool:

@@ -66,7 +66,7 @@ class Redactor:
 
     def flush(self) -> str:
         """Return the held text at the end of the answer, with matches redacted."""
-        return self._scan("", last=True)
+        return self._scan("", last=True) if self._held or self._tail is not None else ""
 
     def _drop_invisible(self, text: str) -> str:
         """Drop invisible characters beyond the first `INVISIBLE_RUN` of a run."""

@@ -52,6 +52,7 @@ class ChatCompletionsParser:
         self.answer = AnswerBuilder(think_tags=think_tags, shows_thinking=shows_thinking)
         self._filtered: dict[str, None] = {}
         self._has_origin = False
+        self._origin: dict[str, object] = {}
         self._tier: str | None = None
 
     def parse_chunk(self, fields: dict[str, Any]) -> list[Event]:
@@ -68,7 +69,7 @@ class ChatCompletionsParser:
         events: list[Event] = []
         if not self._has_origin:
             self._record_origin(chunk)
-        choices = [as_object(choice) for choice in _list_of(chunk.get("choices"))]
+        choices = list(map(as_object, _list_of(chunk.get("choices"))))
         for choice in choices:
             if not choice.get("index"):
                 events += self._parse_choice(choice, key)
@@ -85,13 +86,16 @@ class ChatCompletionsParser:
         """Record who answers. Azure's first chunk and some gateways' have no model yet."""
         self._has_origin = bool(chunk.get("model"))
         self._tier = parse_tier(chunk.get("service_tier")) or self._tier
-        self.answer.record_origin(
-            model=chunk.get("model"),
-            upstream=chunk.get("provider"),
-            service_tier=self._tier,
-            fingerprint=chunk.get("system_fingerprint"),
-            request_id=chunk.get("id"),
-        )
+        origin = {
+            "model": chunk.get("model"),
+            "upstream": chunk.get("provider"),
+            "service_tier": self._tier,
+            "fingerprint": chunk.get("system_fingerprint"),
+            "request_id": chunk.get("id"),
+        }
+        if origin != self._origin:
+            self._origin = origin
+            self.answer.record_origin(**origin)
 
     def _usage_of(self, chunk: dict[str, Any], choices: list[dict[str, Any]]) -> Usage | None:
         """Return the usage of a chunk, None when it has none. Moonshot puts it into a choice, Groq into `x_groq`."""
@@ -106,7 +110,8 @@ class ChatCompletionsParser:
         answer = self.answer
         message = as_object(choice.get(key))
         events: list[Event] = []
-        if thinking := message.get("reasoning_content") or message.get("reasoning") or _reasoning_details(message):
+        thinking = message.get("reasoning_content") or message.get("reasoning")
+        if thinking or (thinking := "reasoning_details" in message and _reasoning_details(message)):
             events += answer.add_thinking(as_text(thinking))
         if content := message.get("content"):
             events += answer.add_text(content) if isinstance(content, str) else self._parse_content_parts(content)
