@@ -104,7 +104,9 @@ def _interval_info() -> str:
 
 def _add_pane(label: str, kind: str, elem_id: str) -> tuple[gr.Dropdown, gr.Textbox, gr.HTML]:
     with gr.Column(min_width=280, elem_id=elem_id):
-        picker = gr.Dropdown(list(strategies.STRATEGIES), value=kind, label=f"{label}: {strings.STRATEGY}")
+        picker = gr.Dropdown(
+            list(strategies.STRATEGIES), value=kind, label=f"{label}: {strings.STRATEGY}", info=strings.STRATEGY_INFO
+        )
         text = gr.Textbox(
             label=f"{label}: {strings.ANSWER.format(letter='')}".strip(), lines=8, max_lines=8, interactive=False,
             autoscroll=True, show_label=False,
