@@ -11,6 +11,11 @@ from tests.e2e.chat_page import ChatPage
 from tests.e2e.scripted_upstream import LONG_TEXT, SHORT_TEXT, ScriptedUpstream
 
 LEFT_OUT_TEXT = "oldest messages were left out"
+LIST_MODELS_SCRIPT = """(listed, names) => {
+  listed.value = names;
+  listed.dispatchEvent(new Event("input", { bubbles: true }));
+}"""
+"""Gives the page another list of models, as an update of the service does."""
 
 
 def test_chat_settings_and_history_are_sent_to_provider(chat: ChatPage, scripted_upstream: ScriptedUpstream) -> None:
@@ -103,6 +108,24 @@ def test_model_box_lists_models_of_reached_service_and_takes_chosen_or_written_n
     expect(box).to_have_value(MODELS[0])
     chat.choose("Simulated: steady")
     expect(box).to_have_value("")
+
+
+def test_open_list_of_models_shows_new_ones_at_once_unless_a_name_is_being_written(
+    chat: ChatPage, canned_upstream: CannedUpstream
+) -> None:
+    box, options = chat.page.locator("#sg-model input"), chat.page.locator("#sg-model [role=option]")
+    listed = chat.page.locator("#sg-models textarea")
+    chat.choose("LM Studio")
+    expect(listed).to_have_value("\n".join(MODELS))
+    box.click()
+    for names in (["one", "two"], ["three", "four", "five"], ["six"]):
+        listed.evaluate(LIST_MODELS_SCRIPT, "\n".join(names))
+        expect(options).to_contain_text(names)
+        expect(box).to_be_focused()
+    box.press_sequentially("si")
+    listed.evaluate(LIST_MODELS_SCRIPT, "seven")
+    box.press_sequentially("x of my own")
+    expect(box).to_have_value("six of my own")
 
 
 def test_unreachable_service_is_not_called_ready_and_its_model_box_stays_free(chat: ChatPage) -> None:

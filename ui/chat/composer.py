@@ -34,11 +34,7 @@ _KEEP_BROUGHT = """(changed, brought) => {
   return kept;
 }"""
 """Records in the browser which keys the page has sent, so that a key that the service has lost is detected."""
-_SHOW_MODELS = """async (listed) => {
-  while (document.querySelector('#sg-model [role="option"]')) await new Promise(requestAnimationFrame);
-  return { __type__: "update", choices: listed.split("\\n").filter(Boolean).map((name) => [name, name]) };
-}"""
-"""Replaces the choices of the model box when its list has closed: Gradio's list fails when it loses shown choices."""
+_SHOW_MODELS = """(listed) => window.streamgauge.showModels("sg-model", listed.split("\\n").filter(Boolean))"""
 _CHOOSE_PROVIDER = f"""(name, own, linked) => {{
   const withKey = name === {json.dumps(OWN_KEY_PROVIDER)};
   const [provider, model] = linked.split("\\n"), kept = window.streamgaugeConversation.takeModel(name);

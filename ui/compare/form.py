@@ -25,13 +25,10 @@ from ui.first_view import COMPARED
 
 _FIRST_PROVIDERS = (*COMPARED, "sim:bursty", "sim:thinking")
 _MAX_TOKENS = "200"
-_SHOW_MODELS = """async (listed, provider) => {
+_SHOW_MODELS = """(listed, provider) => {
   const [asked, ...names] = listed.split("\\n");
-  if (asked !== provider) return { __type__: "update" };
-  while (document.querySelector('#BOX [role="option"]')) await new Promise(requestAnimationFrame);
-  return { __type__: "update", choices: names.map((name) => [name, name]) };
+  return asked === provider ? window.streamgauge.showModels("BOX", names) : { __type__: "update" };
 }"""
-"""Replaces the choices of a model box when its list has closed: Gradio's list fails when it loses shown choices."""
 _DROP_LISTED_MODEL = """(model, listed, provider) => {
   window.streamgauge?.nameDefault("BOX", provider);
   return listed.split("\\n").slice(1).includes(model) ? "" : model ?? "";

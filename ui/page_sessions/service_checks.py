@@ -10,8 +10,8 @@ from streaming.errors import AuthenticationError, StreamError, StreamgaugeError
 from ui import strings
 from ui.form import MAX_MODEL_CHARS
 
-CHECK_TIMEOUT_S = 3.0
-"""How long a service may take to list its models."""
+CHECK_TIMEOUT_S = 10.0
+"""How long a service may take to list its models. The first list also imports its library."""
 SUCCESS_AGE_S = 600.0
 """How long a list of models is used before it is requested again."""
 FAILURE_AGE_S = 30.0

@@ -88,12 +88,27 @@
     });
   };
 
+  // The fields that their reader has written in since they were entered.
+  const writing = new WeakSet();
+  document.addEventListener("focusin", ({ target }) => writing.delete(target), { capture: true });
+  document.addEventListener("input", ({ target }) => writing.add(target), { capture: true });
   window.streamgauge = {
     setProperty,
     // The provider of a model box of the comparison has changed.
     nameDefault: (id, provider) => {
       compared[id] = provider;
       nameDefaults();
+    },
+    // Return the update by which a model box gets other choices. Gradio's list fails when it loses choices that it shows,
+    // so it is closed for it, and then opened again; while a name of the user's own is written, it stays as it is.
+    showModels: async (id, names) => {
+      const box = find(`#${id} input`), shown = () => find(`#${id} [role="option"]`) !== null;
+      const again = shown() && document.activeElement === box && !writing.has(box);
+      if (again) box.blur();
+      while (shown()) await new Promise(requestAnimationFrame);
+      const open = () => { if (document.activeElement === document.body) box.focus({ preventScroll: true }); };
+      if (again) requestAnimationFrame(() => requestAnimationFrame(open));
+      return { __type__: "update", choices: names.map((name) => [name, name]) };
     },
     // What other scripts add to the page whenever it has changed.
     afterMend: [],
