@@ -18,6 +18,11 @@ from ui.pipeline.buffering_diagram import diagram_strategies
 from ui.pipeline.scenario_labels import SCENARIO_LABELS
 
 KEY = "sk-visitors-own-0123456789abcdef"
+SAME_TEXT_SCRIPT = """() => {
+  const [left, right] = ["left", "right"].map((side) => document.querySelector(`#sg-${side} textarea`).value);
+  return left === right;
+}"""
+"""Returns whether both panes of the Pipeline tab show the same text."""
 
 
 def test_comparison_of_two_answers_shows_table_charts_and_vote(chat: ChatPage) -> None:
@@ -64,8 +69,8 @@ def test_pipeline_tab_shows_panes_state_diagram_and_buffering_diagrams(chat: Cha
     tab.get_by_role("button", name="Run").click()
     expect(machine).to_have_attribute("data-state", "streaming")
     expect(machine).to_have_attribute("data-state", "succeeded", timeout=chat.patience_s * 1000)
-    left, right = (tab.locator(f"{side} textarea").input_value() for side in ("#sg-left", "#sg-right"))
-    assert left == right and left.startswith("[simulated]")
+    chat.page.wait_for_function(SAME_TEXT_SCRIPT)  # the browser shows an update component by component
+    assert tab.locator("#sg-left textarea").input_value().startswith("[simulated]")
     direct, batch = (int(tab.locator(f"{side} dd").nth(1).inner_text()) for side in ("#sg-left", "#sg-right"))
     assert direct > 2 * batch
     expect(tab.locator("#sg-buffering figure")).to_have_count(len(diagram_strategies(0.1)))
