@@ -111,6 +111,7 @@ ANSWER_CUT = (
 CLEARED_CUT = "Clear stopped this answer."
 NOT_KEPT = "This browser keeps nothing for this page: loading it again loses the conversation."
 NOT_IN_HISTORY = "This browser has no room for this conversation in its history: closing the tab loses what is new."
+WRONG_PATH = "No request reaches the service: this page is below {path} (start the service with ROOT_PATH={path})."
 KEPT = "What had been shown is kept above."
 NOTHING_KEPT = "Nothing of the answer had been shown yet."
 NOT_SENT = "Not sent"

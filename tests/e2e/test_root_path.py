@@ -3,7 +3,7 @@
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Browser, Response
+from playwright.sync_api import Browser, Response, expect
 
 from tests.e2e.chat_page import ChatPage
 from tests.e2e.conftest import SimulatedUpstream
@@ -40,3 +40,16 @@ def test_page_below_path_answers_and_stops_without_leaving_the_path(
     assert {urlsplit(response.url).path.startswith(f"{PATH}/") for response in responses} == {True}
     assert [response.url for response in responses if response.status >= 400] == []
     assert set(proxy.outside) <= {"/favicon.ico"}, "which the browser requests by itself"
+
+
+def test_page_below_a_path_that_the_service_was_not_told_of_says_so(browser: Browser, tmp_path: Path) -> None:
+    with (
+        run_service(tmp_path / "stderr.log", {}) as service,
+        run_path_proxy(urlsplit(service.address).port or 0, PATH) as proxy,
+    ):
+        page = browser.new_page()
+        page.goto(f"{proxy.url}/")
+        expect(page.locator("#sg-stage")).to_contain_text(f"ROOT_PATH={PATH}")
+        page.goto(service.address)
+        expect(page.locator("#sg-stage")).to_contain_text("Ready")
+        page.close()

@@ -126,7 +126,7 @@ class _StatusLine:
         with gr.Row(elem_id="sg-line"):
             render_here(self.stage, self.go_on, self.again, self.undo)
         gr.HTML(f'<p class="sg-badge" role="status" hidden>{escape(strings.BUSY)}</p>', elem_id="sg-hint")
-        notes = {"page": strings.NOT_KEPT, "history": strings.NOT_IN_HISTORY}
+        notes = {"page": strings.NOT_KEPT, "history": strings.NOT_IN_HISTORY, "path": strings.WRONG_PATH}
         gr.HTML(
             "".join(
                 f'<p class="sg-badge" role="status" data-note="{name}" hidden>{escape(words)}</p>'

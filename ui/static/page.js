@@ -367,6 +367,15 @@
   complete(document);
   for (const box of document.querySelectorAll("textarea")) box.dir = "auto";
 
+  // Below a path that the service was not told of, the page is shown, but none of its requests arrives.
+  const below = location.pathname.replace(/\/+$/, ""), known = new URL(window.gradio_config?.root ?? "", location.href).pathname;
+  if (known.replace(/\/+$/, "") !== below) {
+    const note = find('#sg-not-kept [data-note="path"]').cloneNode(true);
+    note.textContent = note.textContent.replaceAll("{path}", below || "/");
+    note.hidden = false;
+    find("#sg-stage .html-container").replaceChildren(note);
+  }
+
   // Gradio makes room for the settings on a window resize, which it misses while another tab is shown.
   let shown = true;
   new ResizeObserver(([{ contentRect }]) => {
