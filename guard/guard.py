@@ -110,7 +110,7 @@ class Guard:
         """
         return await self._budgets.reserve(caller_id, request, routes)
 
-    def output_filter(self, caller_keys: Collection[str] = ()) -> FilterChain | None:
+    def output_filter(self, caller_keys: Collection[str] = ()) -> OutputFilter | FilterChain | None:
         """Return a new filter for one answer, or None if there is nothing to filter.
 
         `caller_keys` are the caller's own API keys, which are removed also if output filtering is off: a provider may
@@ -118,7 +118,7 @@ class Guard:
         """
         own = Patterns((), (), caller_keys) if caller_keys else None
         filters = [OutputFilter(patterns) for patterns in (own, self._patterns) if patterns is not None]
-        return FilterChain(filters) if filters else None
+        return FilterChain(filters) if len(filters) > 1 else next(iter(filters), None)
 
     async def aclose(self) -> None:
         """Wait for pending settlements and close the connections."""

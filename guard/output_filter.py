@@ -30,43 +30,44 @@ class Redactor:
     def __init__(self, patterns: Patterns) -> None:
         self._patterns = patterns
         self._search = patterns.search
-        self._held = ""
+        self.held = ""
+        """The text that is held back, because it may be the beginning of a match."""
         self._before = ""  # the last folded character before the held text: a token does not begin inside a word
         self._tail: Tail | None = None  # the tail of a matched secret that may continue
         self._undecided = False  # whether the next chunk decides if that secret continues
         self._invisible = 0
 
-    @property
-    def holds(self) -> bool:
-        return self._held != ""
-
     def feed(self, text: str) -> str:
         """Process a chunk and return the text that can be released now, which is usually the chunk itself."""
         if self._tail is None:
-            raw = self._held + text if self._held else text
-            folded = _fold_evenly(raw)
+            raw = self.held + text if self.held else text
+            if raw.isascii() and (raw.isprintable() or not _INVISIBLE_ASCII(raw)):
+                folded: str | None = raw.lower()
+            else:
+                folded = _fold_evenly(raw)
             if folded is not None:
-                return self._pass_on(raw, self._before + folded, text)
+                seen, context = self._before + folded, len(self._before)
+                match = self._search(seen, context)
+                if match is None:
+                    self.held, self._before, self._invisible = "", seen[-1:], 0
+                    return raw
+                if self._patterns.matched_name(match) is None and match.end() - match.start() <= MAX_HELD_CHARS:
+                    return self._hold(raw, seen, context, match.start())
         return self._scan(self._drop_invisible(text), last=False)
 
-    def _pass_on(self, raw: str, seen: str, text: str) -> str:
-        """Return the releasable part of a text in which each character folds to exactly one character."""
-        context = len(seen) - len(raw)
-        match = self._search(seen, context)
-        if match is None:
-            cut = len(seen)
-        elif self._patterns.matched_name(match) is None and match.end() - match.start() <= MAX_HELD_CHARS:
-            cut = match.start()
-        else:
-            return self._scan(self._drop_invisible(text), last=False)
-        self._held = raw[cut - context :]
+    def _hold(self, raw: str, seen: str, context: int, cut: int) -> str:
+        """Hold back what may be the beginning of a match, at `seen[cut:]`, and return the text before it.
+
+        `seen` is the folded text, with one character for each of `raw` after `context` characters of what was before.
+        """
+        self.held = raw[cut - context :]
         self._before = seen[cut - 1 : cut] if cut else ""
         self._invisible = 0
-        return raw if match is None else raw[: cut - context]
+        return raw[: cut - context]
 
     def flush(self) -> str:
         """Return the held text at the end of the answer, with matches redacted."""
-        return self._scan("", last=True) if self._held or self._tail is not None else ""
+        return self._scan("", last=True) if self.held or self._tail is not None else ""
 
     def _drop_invisible(self, text: str) -> str:
         """Drop invisible characters beyond the first `INVISIBLE_RUN` of a run."""
@@ -78,7 +79,7 @@ class Redactor:
         return "".join(kept)
 
     def _scan(self, text: str, last: bool) -> str:
-        view = _NormalizedText(self._before, self._held + text)
+        view = _NormalizedText(self._before, self.held + text)
         search = self._patterns.search_last if last else self._patterns.search
         at, out, cut = 0, [], len(view.raw)
         if self._tail is not None:
@@ -98,7 +99,7 @@ class Redactor:
                 position = view.normalized_index(at)
         cut = at if self._undecided else cut
         out.append(view.raw[at:cut])
-        self._held = view.raw[cut:]
+        self.held = view.raw[cut:]
         self._before = view.char_before(cut)
         return "".join(out)
 
@@ -118,8 +119,6 @@ class Redactor:
 
 def _fold_evenly(text: str) -> str | None:
     """Return the folded text if each character folds to exactly one character, or None otherwise."""
-    if text.isascii():
-        return None if _INVISIBLE_ASCII(text) else text.lower()
     folds = list(map(_fold_char, text))
     folded = "".join(folds)
     return folded if len(folded) == len(text) and "" not in folds else None
@@ -163,7 +162,7 @@ class OutputFilter:
     def feed(self, event: Event) -> list[Event]:
         """Process an event and return the events to release now. A terminal event flushes the held text first."""
         if isinstance(event, TextDelta):
-            thought = self._thinking.flush() if self._thinking.holds else ""
+            thought = self._thinking.flush() if self._thinking.held else ""
             piece = self._text.feed(event.text)
             if piece is event.text and not thought:
                 return [event]

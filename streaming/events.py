@@ -138,10 +138,11 @@ class Grammar:
         """Check the next event. Raises GrammarError."""
         if self.terminal is not None:
             raise GrammarError(f"{event!r}: came after the terminal event {self.terminal!r}")
-        if isinstance(event, TERMINAL):
+        if isinstance(event, (TextDelta, ThinkingDelta)):
+            if not event.text:
+                raise GrammarError(f"{event!r}: empty text")
+        elif isinstance(event, TERMINAL):
             self.terminal = event
-        elif isinstance(event, (TextDelta, ThinkingDelta)) and not event.text:
-            raise GrammarError(f"{event!r}: empty text")
 
     def end(self) -> None:
         """Check that the stream had a terminal event. Raises GrammarError."""

@@ -251,23 +251,24 @@ class AnswerStream:
         return Charge(route, reading, rejected=rejected and self.meter.is_silent)
 
     async def _metered_events(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
-        meter, clock, probe, filter = self.meter, self._clock, self._probe, self._filter
-        async with aclosing(self.session.stream(request)) as events:
+        meter, session, clock, probe, filter = self.meter, self.session, self._clock, self._probe, self._filter
+        async with aclosing(session.stream(request)) as events:
             async for event in events:
                 if probe is not None:
                     probe.on_source(event)
-                if self.session.attempts > self._attempt.number:
-                    self._attempt = _AttemptRecord(self.session.attempts)
-                    meter.start_attempt(self._cost_model(self.session.route.name))
-                if isinstance(event, _MILESTONES):
+                if session.attempts > self._attempt.number:
+                    self._attempt = _AttemptRecord(session.attempts)
+                    meter.start_attempt(self._cost_model(session.route.name))
+                is_text = type(event) is TextDelta  # most events: the checks below cost as much as the meter
+                if not is_text and isinstance(event, _MILESTONES):
                     event = await self._record_milestone(event)
                 now = clock()
                 meter.feed(event, now)
-                if isinstance(event, TERMINAL):
+                if not is_text and isinstance(event, TERMINAL):
                     meter.end(now)
                 for passed in (event,) if filter is None else filter.feed(event):
                     yield passed
-                if isinstance(event, Failed):
+                if not is_text and isinstance(event, Failed):
                     return
 
     async def _record_milestone(self, event: Event) -> Event:

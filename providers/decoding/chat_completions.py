@@ -62,25 +62,31 @@ class ChatCompletionsParser:
         return self._parse_choices(body, "message")
 
     def _parse_choices(self, chunk: dict[str, Any], key: str) -> list[Event]:
-        if error := _error_of(chunk):
-            # An error may carry the usage of the interrupted answer; `flush_held` returns it.
-            self.answer.hold_usage(self._usage_of(chunk, []))
-            raise error_from_payload(error)
+        if "error" in chunk or "x_groq" in chunk or chunk.get("object") == "error":
+            self._raise_error(chunk)
         events: list[Event] = []
         if not self._has_origin:
             self._record_origin(chunk)
-        choices = list(map(as_object, _list_of(chunk.get("choices"))))
-        for choice in choices:
+        usage = _usage_of(chunk)
+        for choice in _choices_of(chunk):
             if not choice.get("index"):
                 events += self._parse_choice(choice, key)
-        if (usage := self._usage_of(chunk, choices)) is not None:
+            usage = usage or choice.get("usage")  # Moonshot puts it here
+        if usage:
             self._record_origin(chunk)
             tier = parse_tier(chunk.get("service_tier")) or self._tier
-            events += self.answer.add_usage(replace(usage, service_tier=tier))
+            events += self.answer.add_usage(replace(read_usage(as_object(usage)), service_tier=tier))
             events += _read_timings(chunk)
         elif "timings" in chunk or "time_info" in chunk:
             events += _read_timings(chunk)
         return events
+
+    def _raise_error(self, chunk: dict[str, Any]) -> None:
+        """Raise the error in a chunk, if there is one; `flush_held` returns the usage that it may carry."""
+        if error := _error_of(chunk):
+            if usage := _usage_of(chunk):
+                self.answer.hold_usage(read_usage(as_object(usage)))
+            raise error_from_payload(error)
 
     def _record_origin(self, chunk: dict[str, Any]) -> None:
         """Record who answers. Azure's first chunk and some gateways' have no model yet."""
@@ -96,15 +102,6 @@ class ChatCompletionsParser:
         if origin != self._origin:
             self._origin = origin
             self.answer.record_origin(**origin)
-
-    def _usage_of(self, chunk: dict[str, Any], choices: list[dict[str, Any]]) -> Usage | None:
-        """Return the usage of a chunk, None when it has none. Moonshot puts it into a choice, Groq into `x_groq`."""
-        usage = chunk.get("usage")
-        for choice in choices:
-            usage = usage or choice.get("usage")
-        if not usage and "x_groq" in chunk:
-            usage = as_object(chunk["x_groq"]).get("usage")
-        return read_usage(as_object(usage)) if usage else None
 
     def _parse_choice(self, choice: dict[str, Any], key: str) -> list[Event]:
         answer = self.answer
@@ -190,12 +187,18 @@ def _read_timings(chunk: dict[str, Any]) -> list[Event]:
     return timings_notice({name: parse_duration_s(timings.get(key), 1000) for name, key in names.items()})
 
 
-def _list_of(value: object) -> list[Any]:
-    if isinstance(value, list):
-        return value
-    if value is None:
-        return []
-    raise ProtocolError("response: choices is not a list")
+def _choices_of(chunk: dict[str, Any]) -> list[dict[str, Any]]:
+    choices = chunk.get("choices")
+    if not isinstance(choices, list):
+        if choices is None:
+            return []
+        raise ProtocolError("response: choices is not a list")
+    return choices if len(choices) == 1 and type(choices[0]) is dict else [as_object(choice) for choice in choices]
+
+
+def _usage_of(chunk: dict[str, Any]) -> object:
+    """Return the `usage` of a chunk, Groq's from `x_groq`; None or an empty one when there is none."""
+    return chunk.get("usage") or ("x_groq" in chunk and as_object(chunk["x_groq"]).get("usage"))
 
 
 def _reasoning_details(message: dict[str, Any]) -> str:

@@ -32,6 +32,8 @@ from streaming.session import Timeouts
 END_OF_STREAM_GRACE_S = 0.25
 """How long to wait for the end of the body after the dialect's end marker has arrived."""
 
+_STREAM_TOO_LARGE = f"stream: larger than {size_text(MAX_STREAM_BYTES)}"
+
 DEFAULT_HEADERS = {"Accept-Encoding": "identity"}
 """Headers of every request. Compression is declined because a compressed stream arrives in large pieces."""
 
@@ -118,8 +120,21 @@ async def stream_events(
             for notice in (connected_notice(service, response.request_id), *notices):
                 yield notice
             raise_for_html(response.content_type, service)
-            async with aclosing(response.body) as body, aclosing(_read_steps(body, decoder, service)) as steps:
-                async for data in steps:
+            async with aclosing(response.body) as body:
+                left = MAX_STREAM_BYTES
+                async for data in body:
+                    left -= len(data)
+                    if left < 0:
+                        raise too_large_error(service.names.label, _STREAM_TOO_LARGE)
+                    # A large read in one step would block the event loop.
+                    for step in (data,) if len(data) <= DECODE_STEP_BYTES else _cut_into_steps(data):
+                        for event in decoder.feed(step):
+                            yield event
+                        if step is not data:
+                            await asyncio.sleep(0)
+                    if decoder.done:
+                        break
+                for data in await _read_rest(body) if decoder.done else ():
                     for event in decoder.feed(data):
                         yield event
             for event in decoder.flush():
@@ -146,30 +161,8 @@ def connected_notice(service: ServiceConfig, request_id: str | None) -> Notice:
     return Notice("connected", f"Connected to {service.names.label}.", detail)
 
 
-async def _read_steps(
-    body: AsyncGenerator[bytes, None], decoder: StreamDecoder, service: ServiceConfig
-) -> AsyncGenerator[bytes, None]:
-    """Yield a body in small steps up to the decoder's end marker, then the few bytes after it.
-
-    A large read in one step would block the event loop. Raises ResponseTooLargeError.
-    """
-    left = MAX_STREAM_BYTES
-    while not decoder.done and (data := await anext(body, None)) is not None:
-        left -= len(data)
-        if left < 0:
-            raise too_large_error(service.names.label, f"stream: larger than {size_text(MAX_STREAM_BYTES)}")
-        for number, step in enumerate(_cut_into_steps(data)):
-            if number:
-                await asyncio.sleep(0)
-            yield step
-    for data in await _read_rest(body) if decoder.done else ():
-        yield data
-
-
 def _cut_into_steps(data: bytes) -> Sequence[bytes]:
     """Cut a large read into steps, where possible after a complete event or line, because these are decoded faster."""
-    if len(data) <= DECODE_STEP_BYTES:
-        return (data,)
     steps, start = [], 0
     while start < len(data):
         end = start + DECODE_STEP_BYTES

@@ -42,7 +42,8 @@ class Response:
         self._reader = ResponseParser()
         self._parts: list[bytes] = []
         self._unread = 0
-        self._fault: Exception | None = None
+        self.fault: Exception | None = None
+        """Why nothing more can be read: the response is invalid or incomplete, or its connection was closed."""
         self._waiter: asyncio.Future[None] | None = None
 
     @property
@@ -95,25 +96,20 @@ class Response:
                 self._connection.pause()
         self._wake()
 
-    @property
-    def is_broken(self) -> bool:
-        """Whether the response is invalid or has failed, so that nothing more can be read from it."""
-        return self._fault is not None
-
     def fail(self, fault: Exception, *, closed: bool = False) -> None:
         """Record that no more data will arrive. `closed`: the peer closed the connection.
 
         Closing ends a body whose length was not announced.
         """
-        if closed and self._fault is None:
+        if closed and self.fault is None:
             self._reader.flush()
-        self._fault = self._fault or fault
+        self.fault = self.fault or fault
         self._wake()
 
     def _detach(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            connection.release(reusable=self._fault is None and self._reader.allows_reuse)
+            connection.release(reusable=self.fault is None and self._reader.allows_reuse)
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -124,8 +120,8 @@ class Response:
 
         Raises ConnectionClosedError and HTTPParseError.
         """
-        if self._fault is not None:
-            raise self._fault
+        if self.fault is not None:
+            raise self.fault
         self._waiter = asyncio.get_running_loop().create_future()
         return self._waiter
 
@@ -284,7 +280,7 @@ class _PooledConnection(asyncio.Protocol):
             self.close()
             return
         self._response.receive(data)
-        if self._response.is_broken:
+        if self._response.fault is not None:
             self.close()
 
     def connection_lost(self, error: Exception | None) -> None:
