@@ -97,6 +97,15 @@ def repair_environment() -> tuple[str, ...]:
     return tuple(problems)
 
 
+def use_one_thread_for_arithmetic() -> None:
+    """Let numpy's OpenBLAS use one thread, unless the environment says otherwise; call it before numpy is imported.
+
+    It starts a thread for every core, which spins for a tenth of a second after it was started and after each product
+    of matrices: on a machine with few cores, that time is taken from what is measured.
+    """
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
 def invalid_value(value: str, write: str) -> ValueError:
     """Return the error of a value, to be raised by a validator: `'value' cannot be used (write …)`."""
     shown = value if len(value) <= 40 else value[:40] + "…"

@@ -12,7 +12,6 @@ event splits a term.
 
 import re
 from collections.abc import Iterable
-from dataclasses import replace
 
 from guard.secret_patterns import MAX_HELD_CHARS, Patterns, Tail
 from guard.text_normalization import NORMALIZED
@@ -177,10 +176,10 @@ class OutputFilter:
         """Redact the text of failures and notices, which may quote arbitrary provider messages."""
         match event:
             case Failed():
-                return replace(event, message=self._redact_message(event.message))
+                return Failed(event.kind, self._redact_message(event.message), event.http_status)
             case Notice():
                 detail = {k: self._redact_message(v) if isinstance(v, str) else v for k, v in event.detail.items()}
-                return replace(event, message=self._redact_message(event.message), detail=detail)
+                return Notice(event.kind, self._redact_message(event.message), detail)
         return event
 
     def _redact_message(self, message: str) -> str:

@@ -27,6 +27,7 @@ class BatchedHistogram:
         self._documentation = documentation
         self._buckets = Counter(f"{name}_buckets", documentation, ["provider", "le"], registry=registry)
         self._sums = Counter(f"{name}_sums", documentation, ["provider"], registry=registry)
+        self._by_provider: dict[str, tuple[list[Counter], Counter]] = {}
 
     @property
     def counter_names(self) -> frozenset[str]:
@@ -35,9 +36,16 @@ class BatchedHistogram:
 
     def add(self, provider: str, counts: Mapping[int, int], sum_s: float) -> None:
         """Add observations: how many in each bucket, by its place in `bounds`, and their sum."""
+        buckets, total = self._by_provider.get(provider) or self._open_provider(provider)
         for place, count in counts.items():
-            self._buckets.labels(provider, self._names[place]).inc(count)
-        self._sums.labels(provider).inc(sum_s)
+            buckets[place].inc(count)
+        total.inc(sum_s)
+
+    def _open_provider(self, provider: str) -> tuple[list[Counter], Counter]:
+        """Return a provider's counters, which are looked up once: that takes longer than to add to them."""
+        counters = [self._buckets.labels(provider, name) for name in self._names], self._sums.labels(provider)
+        self._by_provider[provider] = counters
+        return counters
 
     def to_family(self, counters: Iterable[Metric]) -> HistogramMetricFamily:
         """Return the histogram that the collected counters hold."""

@@ -6,10 +6,9 @@ reports to the observer and settles when the answer has ended.
 
 import re
 import uuid
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from guard import Caller, Guard, RejectionError, Reservation
@@ -118,15 +117,15 @@ class ChatService:
         with self.recording_rejections():
             caller_id = caller if isinstance(caller, str) else await self.guard.admit(caller)
             delivery = strategies.parse(strategy).build()
-            create = open_session or partial(providers.new_session, names, clock=self.clock)
-            session = self._open_session(names, create, paid_by_caller)
+            session = self._open_session(names, providers, open_session, paid_by_caller)
             providers.check_effort(names[0], request.effort)
             await providers.load_prices(names)
-            reservation = await self._reserve(caller_id, self._validate(request), session, providers, paid_by_caller)
+            models = {route.name: providers.cost_model(route.name) for route in session.routes}
+            reservation = await self._reserve(caller_id, self._validate(request), models, paid_by_caller)
         about = {"provider": names[0], "strategy": delivery.name, "request_id": reservation.request.request_id}
         observer, probe = self._observe(about | _label_caller(caller_id, tab), wire, probe, observer)
         answer_filter = self.guard.output_filter(caller_keys)
-        answer = await self._stream(reservation, session, delivery, providers, probe, answer_filter)
+        answer = await self._stream(reservation, session, delivery, models, probe, answer_filter)
         return self.streams.add(answer, _stream_owner(caller_id), observer, reservation)
 
     def _observe(
@@ -165,8 +164,14 @@ class ChatService:
             request_id=_check_request_id(request.request_id),
         )
 
-    def _open_session(self, names: Sequence[str], create: Callable[[], Session], paid_by_caller: bool) -> Session:
-        """Return a session with the named providers.
+    def _open_session(
+        self,
+        names: Sequence[str],
+        providers: ProviderSource,
+        create: Callable[[], Session] | None,
+        paid_by_caller: bool,
+    ) -> Session:
+        """Return a session with the named providers, made by `create` if there is one.
 
         Raises RejectionError for a model that is not offered, and UnknownProviderError for a name that is no model.
         """
@@ -175,26 +180,25 @@ class ChatService:
             if not paid_by_caller:
                 for name in names:
                     self.offer.check(name)
-            return create()
+            return create() if create else providers.new_session(names, clock=self.clock)
         except NotOfferedError as fault:
             raise RejectionError("model.offered", "model_not_found", str(fault)) from None
         except UsageError as fault:
             raise UnknownProviderError(str(fault)) from None
 
     async def _reserve(
-        self, caller_id: str, request: ChatRequest, session: Session, providers: ProviderSource, paid_by_caller: bool
+        self, caller_id: str, request: ChatRequest, models: Mapping[str, CostModel], paid_by_caller: bool
     ) -> Reservation:
-        routes = {route.name: providers.cost_model(route.name) for route in session.routes}
         if paid_by_caller:
-            routes = {name: CostModel(rates.counter) for name, rates in routes.items()}
-        return await self.guard.reserve(caller_id, request, routes)
+            models = {name: CostModel(model.counter) for name, model in models.items()}
+        return await self.guard.reserve(caller_id, request, models)
 
     async def _stream(
         self,
         reservation: Reservation,
         session: Session,
         strategy: Strategy,
-        providers: ProviderSource,
+        models: Mapping[str, CostModel],
         probe: Probe | None,
         filter: EventFilter | None,
     ) -> AnswerStream:
@@ -204,7 +208,7 @@ class ChatService:
                 session,
                 strategy,
                 clock=self.clock,
-                cost_model=providers.cost_model,
+                cost_model=models.__getitem__,
                 probe=probe,
                 filter=filter,
                 before_retry=reservation.renew,

@@ -28,6 +28,10 @@ class ResponseOrigin:
     fingerprint: str | None = None
     request_id: str | None = None
 
+    def as_dict(self) -> dict[str, str | None]:
+        """Return the fields by name."""
+        return {name: getattr(self, name) for name in _FIELDS}
+
 
 _FIELDS = tuple(field.name for field in fields(ResponseOrigin))
 

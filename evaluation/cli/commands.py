@@ -11,13 +11,14 @@ from evaluation.cli import arguments as cli_arguments
 from evaluation.cli import output, run
 from evaluation.cli.run_model import MAX_FAILURES
 from evaluation.runner.runner import new_run_id
-from settings import InvalidVariablesError
+from settings import InvalidVariablesError, use_one_thread_for_arithmetic
 from streaming.errors import UsageError
 from streaming.escaping import to_line
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    use_one_thread_for_arithmetic()
     parser = cli_arguments.build_parser()
     options = parser.parse_args(arguments)
     if options.command is None:

@@ -278,7 +278,7 @@ class SurrogateJoiner:
 
 def join_surrogates(text: str) -> str:
     """Return the text with surrogate pairs joined and lone surrogates replaced by U+FFFD, so that it can be encoded."""
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text if text.isascii() else text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def parse_json_object(text: str | bytes) -> dict[str, Any]:

@@ -84,9 +84,10 @@ class ServiceAdapter(ABC):
                         yield event
                 return
             except StreamError as error:
-                failure = error
+                failure = self.service.mask_error(error)
             if not self.learn(fitted, failure):
                 break
+        # Raised outside the except block so that it has no context: the SDK's own exception may quote an API key.
         raise await self.explain(request.model, failure)
 
     async def prepare_request(self, request: ChatRequest) -> "FittedRequest | UnpreparableRequest":

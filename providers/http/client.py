@@ -2,7 +2,7 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -31,8 +31,6 @@ from streaming.session import Timeouts
 
 END_OF_STREAM_GRACE_S = 0.25
 """How long to wait for the end of the body after the dialect's end marker has arrived."""
-
-_STREAM_TOO_LARGE = f"stream: larger than {size_text(MAX_STREAM_BYTES)}"
 
 DEFAULT_HEADERS = {"Accept-Encoding": "identity"}
 """Headers of every request. Compression is declined because a compressed stream arrives in large pieces."""
@@ -87,6 +85,10 @@ class ServiceConfig:
         inner = httpx.AsyncHTTPTransport(verify=certificates, trust_env=False, limits=limits, proxy=proxy)
         return BoundedTransport(httpx, inner)
 
+    def mask_error(self, error: StreamError) -> StreamError:
+        """Return the error without the secrets in its message."""
+        return error.with_message(self.mask(error.message))
+
     def ssl_context(self, httpx: Any) -> ssl.SSLContext:
         """Return a TLS context with the HTTP library's certificates, or those that the settings name."""
         if urlsplit(self.names.base_url).scheme != "https":
@@ -111,40 +113,28 @@ async def stream_events(
     service: ServiceConfig,
     notices: Sequence[Notice] = (),
 ) -> AsyncGenerator[Event, None]:
-    """Open a response, yield its decoded events to the end, and close it. Raises StreamError with secrets masked.
+    """Open a response, yield its decoded events to the end, and close it.
 
-    `notices`, on how the request was changed to fit its model, follow `connected`.
+    `notices`, on how the request was changed to fit its model, follow `connected`. Raises StreamError, whose message
+    may contain secrets.
     """
-    try:
-        async with opened as response:
-            for notice in (connected_notice(service, response.request_id), *notices):
-                yield notice
-            raise_for_html(response.content_type, service)
-            async with aclosing(response.body) as body:
-                left = MAX_STREAM_BYTES
-                async for data in body:
-                    left -= len(data)
-                    if left < 0:
-                        raise too_large_error(service.names.label, _STREAM_TOO_LARGE)
-                    # A large read in one step would block the event loop.
-                    for step in (data,) if len(data) <= DECODE_STEP_BYTES else _cut_into_steps(data):
-                        for event in decoder.feed(step):
-                            yield event
-                        if step is not data:
-                            await asyncio.sleep(0)
-                    if decoder.done:
-                        break
-                for data in await _read_rest(body) if decoder.done else ():
-                    for event in decoder.feed(data):
+    async with opened as response:
+        for notice in (connected_notice(service, response.request_id), *notices):
+            yield notice
+        raise_for_html(response.content_type, service)
+        async with aclosing(response.body) as body:
+            cutter = _StepCutter(service)
+            async for data in body:
+                for step in cutter.cut(data):
+                    for event in decoder.feed(step):
                         yield event
-            for event in decoder.flush():
-                yield event
-    except StreamError as error:
-        failure = _mask_error(error, service)
-    else:
-        return
-    # Raised outside the except block so that it has no context: the SDK's own exception may quote an API key.
-    raise failure
+                    if step is not data:
+                        await asyncio.sleep(0)  # a large read in one step would block the event loop
+                if decoder.done:
+                    break
+            rest = await _read_rest(body) if decoder.done else []
+        for event in _decode_end(decoder, rest):
+            yield event
 
 
 _REQUEST_ID_HEADERS = ("x-request-id", "request-id", "apim-request-id", "x-groq-request-id", "x-amzn-requestid")
@@ -161,18 +151,41 @@ def connected_notice(service: ServiceConfig, request_id: str | None) -> Notice:
     return Notice("connected", f"Connected to {service.names.label}.", detail)
 
 
-def _cut_into_steps(data: bytes) -> Sequence[bytes]:
-    """Cut a large read into steps, where possible after a complete event or line, because these are decoded faster."""
-    steps, start = [], 0
-    while start < len(data):
-        end = start + DECODE_STEP_BYTES
-        for mark in (b"\n\n", b"\n"):
-            if end < len(data) and (position := data.rfind(mark, start, end)) >= 0:
-                end = position + len(mark)
-                break
-        steps.append(data[start:end])
-        start = end
-    return steps
+class _StepCutter:
+    """A cutter of the reads of one response into steps that are decoded without a pause."""
+
+    def __init__(self, service: ServiceConfig) -> None:
+        self._service = service
+        self._left = MAX_STREAM_BYTES
+
+    def cut(self, data: bytes) -> Sequence[bytes]:
+        """Cut a large read, where possible after a complete event or line, because these are decoded faster.
+
+        Raises ResponseTooLargeError when the reads exceed the limit of a stream together.
+        """
+        self._left -= len(data)
+        if self._left < 0:
+            limit = size_text(MAX_STREAM_BYTES)
+            raise too_large_error(self._service.names.label, f"stream: larger than {limit}")
+        if len(data) <= DECODE_STEP_BYTES:
+            return (data,)
+        steps, start = [], 0
+        while start < len(data):
+            end = start + DECODE_STEP_BYTES
+            for mark in (b"\n\n", b"\n"):
+                if end < len(data) and (position := data.rfind(mark, start, end)) >= 0:
+                    end = position + len(mark)
+                    break
+            steps.append(data[start:end])
+            start = end
+        return steps
+
+
+def _decode_end(decoder: StreamDecoder, rest: Iterable[bytes]) -> Iterator[Event]:
+    """Yield the events of the last bytes of a response, and of what the decoder has held back."""
+    for data in rest:
+        yield from decoder.feed(data)
+    yield from decoder.flush()
 
 
 def raise_for_html(content_type: str, service: ServiceConfig) -> None:
@@ -191,7 +204,8 @@ async def read_model_list(
         entries = parse_json_object(body).get(rows)
         return [_listed_model(as_object(row), name) for row in entries] if isinstance(entries, list) else []
     except StreamError as error:
-        failure = _mask_error(error, service)
+        failure = service.mask_error(error)
+    # Raised outside the except block so that it has no context: the SDK's own exception may quote an API key.
     raise failure
 
 
@@ -222,10 +236,6 @@ async def _read_list(body: AsyncGenerator[bytes, None], service: ServiceConfig) 
         if left < 0:
             raise too_large_error(service.names.label, f"list of models: larger than {size_text(MAX_MODEL_LIST_BYTES)}")
     return b"".join(parts)
-
-
-def _mask_error(error: StreamError, service: ServiceConfig) -> StreamError:
-    return error.with_message(service.mask(error.message))
 
 
 async def _read_rest(body: AsyncGenerator[bytes, None]) -> list[bytes]:

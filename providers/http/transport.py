@@ -263,11 +263,10 @@ def raw_body(response: Any) -> AsyncGenerator[bytes, None]:
 
 
 async def _serialize_request(request: Any, httpx: Any) -> bytes:
-    path = request.url.raw_path
-    if any(_FORBIDDEN_BYTES.search(name + value) for name, value in request.headers.raw):
-        raise httpx.LocalProtocolError("request header: contains a line break")
-    lines = [b"%b %b HTTP/1.1" % (request.method.encode(), path)]
+    lines = [b"%b %b HTTP/1.1" % (request.method.encode(), request.url.raw_path)]
     lines += [name + b": " + value for name, value in request.headers.raw]
+    if _FORBIDDEN_BYTES.search(b"".join(lines)):
+        raise httpx.LocalProtocolError("request header: contains a line break")
     body: bytes = await request.aread()
     return b"\r\n".join([*lines, b"", body])
 

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict
 from typing import Any
 
 import orjson
@@ -149,7 +148,7 @@ def receipt_fields(receipt: Receipt) -> dict[str, Any]:
         "attempts": receipt.attempts,
         "delivered_chars": receipt.delivered_chars,
         "dropped_settings": list(receipt.dropped_settings),
-        "answered_by": None if receipt.origin is None else asdict(receipt.origin),
+        "answered_by": None if receipt.origin is None else receipt.origin.as_dict(),
         "server_timings": dict(receipt.server_timings),
     }
 

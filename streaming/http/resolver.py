@@ -12,7 +12,11 @@ Lookup = Callable[[str, int], Awaitable[Sequence[AddressInfo]]]
 
 
 async def look_up(host: str, port: int) -> Sequence[AddressInfo]:
-    """Return the addresses that the system knows. Raises OSError."""
+    """Return the addresses that the system knows; an IP address needs no look-up in another thread. Raises OSError."""
+    try:
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    except socket.gaierror:
+        pass
     return await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
 
 
