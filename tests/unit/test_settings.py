@@ -1,10 +1,20 @@
 """Settings: read once, unknown is None, and no secret shows."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 from pydantic import ValidationError
 
 from guard import GuardVariables
-from settings import InvalidVariablesError, Settings, check_variables, find_misspelt_variables
+from settings import (
+    InvalidVariablesError,
+    Settings,
+    check_variables,
+    find_misspelt_variables,
+    use_one_thread_for_arithmetic,
+)
 
 CANARY = "sk-canary-0123456789"
 
@@ -113,3 +123,28 @@ def test_password_in_an_address_is_masked_however_the_address_is_written(value: 
     settings = Settings({"HTTPS_PROXY": value})
     assert "Hunter2secret" in settings.secrets()
     assert "Hunter2secret" not in settings.mask_secrets(f"error at {written}")
+
+
+def test_number_of_threads_for_arithmetic_that_somebody_has_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "3")
+    use_one_thread_for_arithmetic()
+    assert os.environ["OPENBLAS_NUM_THREADS"] == "3"
+
+
+_COUNT_THREADS = """
+from pathlib import Path
+from evaluation.cli import commands
+commands.main(["report", "no-such-folder"])
+import numpy
+numpy.ones((500, 500)) @ numpy.ones((500, 500))
+print(len(list(Path("/proc/self/task").iterdir())))
+"""
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="only Linux lists the threads of a process")
+def test_command_of_the_evaluation_does_arithmetic_in_one_thread() -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
+    run = subprocess.run(
+        [sys.executable, "-c", _COUNT_THREADS], env=environment, capture_output=True, text=True, check=True
+    )
+    assert run.stdout.split()[-1] == "1"
