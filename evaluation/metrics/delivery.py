@@ -14,8 +14,7 @@ PACES_TPS = (5, 10, 20, 40)
 
 def _fluidity_at(pace_tps: int) -> Metric:
     def compute(answer: MeasuredAnswer) -> float | None:
-        due = TokenDeadlines(answer.deadlines.first_s, 1.0 / pace_tps)
-        return experience.fluidity(answer.delivered, answer.answer_tokens, due)
+        return answer.fluidity(TokenDeadlines(answer.deadlines.first_s, 1.0 / pace_tps))
 
     formula = f"fluidity with a token due every 1/{pace_tps} s: a point of the curve over reading paces"
     name, title = f"fluidity_{pace_tps}tps", f"fluidity at {pace_tps} tokens/s"
@@ -45,12 +44,12 @@ METRICS = (
     Metric("fluidity", "fluidity", "0-1", "more", "delivery",
            "share of token deadlines met, slack carried over, missed deadlines counted and reset; the deadlines stand "
            "in the manifest", _ETALON,
-           lambda a: experience.fluidity(a.delivered, a.answer_tokens, a.deadlines), applies_to="completed"),
+           lambda a: a.fluidity(a.deadlines), applies_to="completed"),
     *map(_fluidity_at, PACES_TPS),
     Metric("fluid_pace_tps", "fastest fluid pace", "1/s", "more", "delivery",
            "the fastest reading pace at which 99 % of the tokens were in time for a reader who starts with the first "
            f"text; at most {experience.MAX_PACE_TPS:g}", "after Etalon, arXiv 2407.07000",
-           lambda a: experience.fluid_pace_tps(a.delivered, a.answer_tokens, a.deadlines), applies_to="completed"),
+           lambda a: a.fluid_pace_tps, applies_to="completed"),
     Metric("waited_s", "reader waited", "s", "less", "delivery",
            "time in which a reader of the set speed, after the first text, had nothing to read", _OWN,
            lambda a: experience.waited_s(a.delivered, a.reader), applies_to="completed"),

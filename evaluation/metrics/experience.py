@@ -149,13 +149,12 @@ def fluidity(delivered: Chunks, tokens: int | None, deadlines: TokenDeadlines) -
     >>> round(fluidity(chunks, 6, TokenDeadlines(1.0, 0.1)), 4)
     0.5556
     """
-    if tokens is None or tokens < 1 or not len(delivered):
-        return None
-    due = _tokens_until(delivered, tokens)
-    return _deadlines_met_share(delivered.at_s, [b - a for a, b in pairwise([0, *due])], deadlines)
+    counts = token_counts(delivered, tokens)
+    return None if counts is None else deadlines_met_share(delivered.at_s, counts, deadlines)
 
 
-def _deadlines_met_share(at_s: Sequence[float], counts: Sequence[int], deadlines: TokenDeadlines) -> float:
+def deadlines_met_share(at_s: Sequence[float], counts: Sequence[int], deadlines: TokenDeadlines) -> float:
+    """Return the fluidity of an answer whose chunks of `counts` tokens, at least one in all, were delivered `at_s`."""
     met = missed = 0
     due_s = deadlines.first_s
     for now_s, count in zip(at_s, counts, strict=True):
@@ -185,14 +184,17 @@ def fluid_pace_tps(delivered: Chunks, tokens: int | None, deadlines: TokenDeadli
     >>> fluid_pace_tps(Chunks([1.0, 3.0], [16, 16]), 8, TokenDeadlines())
     2.0
     """
-    if tokens is None or tokens < 1 or not len(delivered):
-        return None
-    start_s = max(delivered.at_s[0], deadlines.first_s)
-    due = _tokens_until(delivered, tokens)
-    lateness_s = [at_s - start_s for at_s in delivered.at_s]
+    counts = token_counts(delivered, tokens)
+    return None if counts is None else fastest_pace_tps(delivered.at_s, counts, deadlines)
+
+
+def fastest_pace_tps(at_s: Sequence[float], counts: Sequence[int], deadlines: TokenDeadlines) -> float:
+    """Return the fluid pace of an answer whose chunks of `counts` tokens, at least one, were delivered `at_s`."""
+    start_s = max(at_s[0], deadlines.first_s)
+    lateness_s = [now_s - start_s for now_s in at_s]
     bounds = [
         place / late_s if late_s > _TOLERANCE_S else MAX_PACE_TPS
-        for late_s, first, last in zip(lateness_s, [0, *due], due, strict=False)
+        for late_s, (first, last) in zip(lateness_s, pairwise(accumulate(counts, initial=0)), strict=True)
         for place in range(first, last)
     ]
     spare = int((1 - _IN_TIME_SHARE) * len(bounds) + _TOLERANCE_S)
@@ -218,10 +220,18 @@ def waited_s(delivered: Chunks, reader: ReaderModel) -> float | None:
     return waited
 
 
-def _tokens_until(delivered: Chunks, tokens: int) -> list[int]:
-    """Return the number of tokens that have arrived with each chunk, spread evenly over the characters."""
+def token_counts(delivered: Chunks, tokens: int | None) -> list[int] | None:
+    """Return the number of tokens in each chunk, spread evenly over the characters.
+
+    None without chunks, or without a reported or counted number of tokens.
+
+    >>> token_counts(Chunks([0.5, 1.0], [12, 4]), 4)
+    [3, 1]
+    """
+    if tokens is None or tokens < 1 or not len(delivered):
+        return None
     upto = list(accumulate(delivered.chars))
-    return [-(-end * tokens // upto[-1]) for end in upto]
+    return [b - a for a, b in pairwise([0, *[-(-end * tokens // upto[-1]) for end in upto]])]
 
 
 def qoe(delivered: Chunks, reader: ReaderModel) -> float | None:

@@ -81,6 +81,8 @@ class MeasuredAnswer:
     @cached_property
     def source(self) -> metrics_cadence.Chunks:
         """The text as it arrived from the provider; nothing if that is not known."""
+        if self.stamps.source is self.stamps.first_end:
+            return self.arrived
         return metrics_cadence.Chunks.from_events(self.stamps.source or (), self.stamps.sent_s)
 
     @cached_property
@@ -131,6 +133,21 @@ class MeasuredAnswer:
     def answer_tokens(self) -> int | None:
         """The tokens of the answer's text; None if they are estimated or their number is unknown."""
         return metrics_cadence.answer_tokens(self.usage)
+
+    @cached_property
+    def _token_counts(self) -> list[int] | None:
+        return experience.token_counts(self.delivered, self.answer_tokens)
+
+    @property
+    def fluid_pace_tps(self) -> float | None:
+        """The fastest reading pace at which 99 % of the tokens were in time; see `experience.fluid_pace_tps`."""
+        counts = self._token_counts
+        return None if counts is None else experience.fastest_pace_tps(self.delivered.at_s, counts, self.deadlines)
+
+    def fluidity(self, deadlines: experience.TokenDeadlines) -> float | None:
+        """Return the share of token deadlines met; see `experience.fluidity`. The tokens are counted once."""
+        counts = self._token_counts
+        return None if counts is None else experience.deadlines_met_share(self.delivered.at_s, counts, deadlines)
 
     @cached_property
     def notices(self) -> list[Notice]:
