@@ -172,7 +172,7 @@ def _trial_cells(run: Run, *, divided: bool = False) -> dict[CellKey, pd.DataFra
     )
     trials = trials.set_index(["prompt_id", "repeat"])
     keys = ["name", "strategy", "population"]
-    return {CellKey(*map(str, key)): cell for key, cell in trials.groupby(keys, sort=False)}  # type: ignore[arg-type]
+    return {CellKey(*map(str, key)): cell for key, cell in trials.groupby(keys)}  # type: ignore[arg-type]
 
 
 def _iter_changes(

@@ -117,7 +117,7 @@ def check_objectives(run: "Run", objectives: tuple[Objective, ...]) -> list[Verd
     trials, _ = trial_names.add_transport_names(run, run.trials)
     trials = trials[trials["outcome"] != "cancelled"]
     gaps = statistics.chunk_gaps(run.events, run.trials) if any(o.column == GAP_COLUMN for o in objectives) else None
-    cells = [((str(n), str(s)), cell) for (n, s), cell in trials.groupby(["name", "strategy"], sort=False)]
+    cells = [((str(n), str(s)), cell) for (n, s), cell in trials.groupby(["name", "strategy"])]
     if not cells:
         return [Verdict(objective, "no provider", "no trial", 0, None, "too few") for objective in objectives]
     of_load = [objective for objective in objectives if objective.stat == "load"]

@@ -78,7 +78,7 @@ def failing_providers(finished: "Run", limit: float, option: str = "--max-failur
     """
     failing = []
     counted = finished.trials[finished.trials["outcome"] != "cancelled"]
-    for name, outcomes in counted.groupby("name", sort=False, observed=True)["outcome"]:
+    for name, outcomes in counted.groupby("name", observed=True)["outcome"]:
         failed = int(outcomes.ne("completed").sum())
         if failed > limit * len(outcomes):
             output.print_note(f"{name}: {failed} of {len(outcomes)} trials failed, more than {option}{limit:.0%}")

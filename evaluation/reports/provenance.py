@@ -106,7 +106,7 @@ def _origin_lines(run: Run) -> Iterator[str]:
 
 def _peer_address_lines(run: Run) -> Iterator[str]:
     """Yield a line for each provider and transport whose connections were not all taken by the same address."""
-    cells = trial_names.add_name_column(run.trials).groupby(["name", "transport"], sort=False)
+    cells = trial_names.add_name_column(run.trials).groupby(["name", "transport"])
     for (name, _), addresses in cells["peer_address"]:
         counts = addresses.dropna().value_counts()
         if len(counts) > 1:
@@ -120,7 +120,7 @@ def _server_timing_lines(run: Run) -> Iterator[str]:
     is_known = run.trials["server_prefill_s"].notna() & run.trials["ttft_s"].notna()
     rows = run.trials.loc[is_known, ["provider", "model", "ttft_s", *parts]]
     names = rows["provider"].astype("string") + (":" + rows["model"].astype("string")).fillna("")
-    for name, found in rows.groupby(names, sort=False):
+    for name, found in rows.groupby(names):
         server_s, ours_s = found[parts].fillna(0.0).sum(axis=1), found["ttft_s"]
         reported, measured = formatting.format_ms(server_s.median()), formatting.format_ms(ours_s.median())
         yield (
