@@ -22,6 +22,7 @@ from settings import DEFAULT_REDIS_TIMEOUT_S
 from streaming.clock import Clock, monotonic
 from streaming.messages import ChatRequest, Message
 from streaming.meter import CostModel
+from streaming.pipeline import EventFilter
 
 if TYPE_CHECKING:
     from guard.redis_backend import OptionalRedis
@@ -110,7 +111,7 @@ class Guard:
         """
         return await self._budgets.reserve(caller_id, request, routes)
 
-    def output_filter(self, caller_keys: Collection[str] = ()) -> OutputFilter | FilterChain | None:
+    def output_filter(self, caller_keys: Collection[str] = ()) -> EventFilter | None:
         """Return a new filter for one answer, or None if there is nothing to filter.
 
         `caller_keys` are the caller's own API keys, which are removed also if output filtering is off: a provider may
