@@ -162,6 +162,16 @@ def test_run_is_compared_with_its_own_form_before_more_repeats(tmp_path: Path) -
     assert [(len(result.only_a), [key.population for key in result.only_b])] == [(0, ["repeated"])]
 
 
+@pytest.mark.parametrize("providers", [("sim:a", "sim:b"), ("sim:b", "sim:a")])
+def test_changes_are_in_the_order_of_names_whichever_answer_ended_first(
+    tmp_path: Path, providers: tuple[str, ...]
+) -> None:
+    a, b = (write_run(tmp_path / name, providers=providers) for name in ("a", "b"))
+    result = compare_folders(a, b)
+    names = list(dict.fromkeys(change.cell.provider for change in result.changes))
+    assert names == ["sim:a", "sim:b"]
+
+
 def test_cells_in_only_one_run_are_listed(tmp_path: Path) -> None:
     result = compare_folders(
         write_run(tmp_path / "a", providers=("sim:a", "b:c")), write_run(tmp_path / "b", providers=("b:c", "d:e"))

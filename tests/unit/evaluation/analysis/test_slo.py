@@ -12,6 +12,7 @@ from evaluation import tables
 from evaluation.analysis import slo, slo_checks
 from evaluation.analysis.slo_checks import Verdict
 from evaluation.scenario import plan
+from evaluation.schema import EventRow, Trial
 from streaming.errors import UsageError
 from tests.unit.evaluation import factories
 
@@ -82,6 +83,15 @@ def test_too_few_answers_name_how_many_are_needed(tmp_path: Path, text: str, nee
     (result,) = check_slo(tmp_path, text)
     assert result.outcome == "too few" and result.needed == needed and not result.met
     assert f"too few to tell from 8 answers, {needed} are needed" in str(result)
+
+
+@pytest.mark.parametrize("last_first", [False, True])
+def test_verdicts_are_in_the_order_of_names_whichever_answer_ended_first(tmp_path: Path, last_first: bool) -> None:
+    expected = factories.make_scenario(("sim:b", "sim:a"))
+    rows: list[tuple[Trial, list[EventRow]]] = [(factories.make_trial(planned), []) for planned in plan(expected)]
+    factories.write_run(tmp_path, expected, rows[::-1] if last_first else rows)
+    result = slo_checks.check_objectives(tables.from_journal(tmp_path), slo.parse_slo("failed<1%"))
+    assert [verdict.provider for verdict in result] == ["sim:a", "sim:b"]
 
 
 def judge_latencies(rng: np.random.Generator, n: int, ratio: float) -> str:
